@@ -1,0 +1,7 @@
+"""ASGI: Starlette, FastAPI, Quart, Litestar, Django and bare applications."""
+
+from __future__ import annotations
+
+from resilience.integrations.asgi.middleware import ResilienceMiddleware
+
+__all__ = ["ResilienceMiddleware"]

@@ -1,0 +1,85 @@
+"""The middleware: finds the pipeline of each request and hands it to an exchange of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from resilience import ConfigError, Pipeline, Toolkit
+from resilience.edges import Answer, RouteSource, open_source
+from resilience.integrations.asgi.exchange import HttpExchange
+from resilience.integrations.asgi.request import send_answer
+from resilience.integrations.asgi.types import App, Receive, Scope, Send
+from resilience.integrations.asgi.websocket import WebsocketExchange
+
+log = logging.getLogger("resilience")
+
+
+class ResilienceMiddleware:
+    """Guards an ASGI application: `app.add_middleware(ResilienceMiddleware, config="resilience.yaml")`.
+
+    Put it inside OpenTelemetry's middleware, outside everything that does work.
+
+    Args:
+        app: the application.
+        config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request.
+        pipeline: one pipeline made in code that guards every request instead.
+
+    A file that cannot be used stops the start: the server is told by `lifespan.startup.failed`. A server without lifespan gets 503
+    for every request, and the error is logged.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        config: str | os.PathLike[str] | Toolkit | None = None,
+        *,
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        self.app = app
+        self._source: RouteSource | None = None
+        self._error: ConfigError | None = None
+        # Starlette makes middleware in its first call, where servers swallow an exception: it is kept, and told at lifespan.
+        try:
+            self._source, self._close = open_source(config, pipeline)
+        except ConfigError as error:
+            self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        source = self._source
+        if source is None:
+            await self._refuse_to_serve(kind, scope, receive, send)
+        elif kind == "http":
+            guarded = source.find(scope["method"], scope["path"])
+            if guarded is None:
+                await self.app(scope, receive, send)
+            else:
+                await HttpExchange(guarded, scope, receive, send).run(self.app)
+        elif kind == "websocket":
+            guarded = source.find("GET", scope["path"])
+            if guarded is None:
+                await self.app(scope, receive, send)
+            else:
+                await WebsocketExchange(guarded, scope, receive, send).run(self.app)
+        else:
+            await self.app(scope, receive, send)
+
+    def close(self) -> None:
+        """Give up the configuration file. For applications that are taken down while the process lives on."""
+        if self._source is not None:
+            self._close()
+
+    async def _refuse_to_serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if kind == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self._error)})
+            return
+        log.error("every request is answered 503, since the configuration cannot be used:\n%s", self._error)
+        if kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1011, "reason": "configuration error"})
+            return
+        body = b'{"type": "about:blank", "title": "Service Unavailable", "status": 503}'
+        headers = (("content-type", "application/problem+json"), ("content-length", str(len(body))))
+        await send_answer(send, Answer(503, headers, body))

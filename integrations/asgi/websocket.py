@@ -1,0 +1,107 @@
+"""One websocket on its way through a pipeline: its handshake passes limiter and breaker, and votes when it is accepted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from resilience import Rejected
+from resilience.edges import (
+    CURRENT,
+    Answer,
+    Guarded,
+    Outcome,
+    Permit,
+    adrive,
+    judge_status,
+    refusal_answer,
+    settle_error,
+    within,
+)
+from resilience.integrations.asgi.request import RequestCall, send_answer
+from resilience.integrations.asgi.types import App, Message, Receive, Scope, Send
+
+_DENIAL: Final = "websocket.http.response"
+_TRY_AGAIN_LATER: Final = 1013
+_FORBIDDEN: Final = 403
+
+
+class WebsocketExchange:
+    """Admits the handshake and settles when the application is done. Exempt from the deadline unless it was asked to hold."""
+
+    __slots__ = ("_call", "_guarded", "_is_accepted", "_is_over", "_permit", "_receive", "_scope", "_send")
+
+    def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
+        self._guarded = guarded
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._call = RequestCall(scope)
+        self._is_accepted = False
+        self._is_over = False
+
+    async def run(self, app: App) -> None:
+        """Serve the websocket."""
+        call, pipeline = self._call, self._guarded.pipeline
+        is_plain = pipeline.begin(call)
+        trace = call.trace
+        if trace is not None:
+            trace.enter()
+        try:
+            stage = pipeline.outer
+            try:
+                self._permit: Permit = stage.admit(call) if is_plain else await adrive(stage.steps(call), pipeline.clock)
+            except Rejected as refusal:
+                await self._receive()  # the server's websocket.connect: nobody else will take it
+                await self._deny(refusal_answer(refusal, own=True))
+                return
+            await self._serve(app)
+        finally:
+            if trace is not None:
+                trace.exit()
+                trace.finish()
+
+    async def _serve(self, app: App) -> None:
+        guarded, call = self._guarded, self._call
+        if not guarded.streams_have_deadline:
+            call.deadline_us = None
+        timeout = None if guarded.deadline is None else guarded.deadline.exceeded
+        mark = CURRENT.set(call)
+        try:
+            await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self._receive, self))
+        except Rejected as refusal:
+            settle_error(self._permit, refusal)
+            if self._is_over:
+                raise
+            await self._deny(refusal_answer(refusal, own=False))
+        except BaseException as error:
+            settle_error(self._permit, error)
+            raise
+        else:
+            self._permit.settle(Outcome.OK)
+        finally:
+            CURRENT.reset(mark)
+
+    async def __call__(self, message: Message) -> None:
+        """The application's `send`."""
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._is_accepted = True
+            self._vote(Outcome.OK)
+        elif kind == "websocket.close":
+            if not self._is_accepted:
+                self._vote(judge_status(_FORBIDDEN))
+            self._is_over = True
+        elif kind == f"{_DENIAL}.start":
+            self._vote(judge_status(message["status"]))
+            self._is_over = True
+        await self._send(message)
+
+    def _vote(self, outcome: Outcome) -> None:
+        self._permit.vote(outcome, self._guarded.pipeline.clock.now_us())
+
+    async def _deny(self, answer: Answer) -> None:
+        """Answer a handshake by HTTP where the server can, else close; an open websocket is closed."""
+        if self._is_accepted or _DENIAL not in self._scope.get("extensions", {}):
+            await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "try again later"})
+        else:
+            await send_answer(self._send, answer, "websocket.http")

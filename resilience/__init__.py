@@ -1,0 +1,78 @@
+"""Keeps services standing when traffic surges and dependencies fail.
+
+Layers (`RateLimiter`, `CircuitBreaker`, `Retry`, `Deadline`) compose into a `Pipeline` and share one `HealthSignal`.
+"""
+
+from __future__ import annotations
+
+from resilience import telemetry
+from resilience.call import Call, Decision, Outcome, Permit
+from resilience.clock import Clock
+from resilience.errors import (
+    CircuitOpen,
+    ConfigError,
+    DeadlineExceeded,
+    Problem,
+    Quota,
+    RateLimited,
+    Rejected,
+    ResilienceError,
+)
+from resilience.events import (
+    BreakerChanged,
+    ConfigLoaded,
+    ConfigRefused,
+    Event,
+    HealthChanged,
+    Observer,
+    subscribe,
+)
+from resilience.handle import PipelineHandle
+from resilience.health import HealthSignal
+from resilience.layers.breaker import BreakerState, CircuitBreaker
+from resilience.layers.deadline import CurrentDeadline, Deadline, current_deadline
+from resilience.layers.limiter import RateLimiter
+from resilience.layers.retry import Retry, Verdict
+from resilience.pipeline import Pipeline
+from resilience.toolkit import Toolkit, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BreakerChanged",
+    "BreakerState",
+    "Call",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "Clock",
+    "ConfigError",
+    "ConfigLoaded",
+    "ConfigRefused",
+    "CurrentDeadline",
+    "Deadline",
+    "DeadlineExceeded",
+    "Decision",
+    "Event",
+    "HealthChanged",
+    "HealthSignal",
+    "Observer",
+    "Outcome",
+    "Permit",
+    "Pipeline",
+    "PipelineHandle",
+    "Problem",
+    "Quota",
+    "RateLimited",
+    "RateLimiter",
+    "Rejected",
+    "ResilienceError",
+    "Retry",
+    "Toolkit",
+    "Verdict",
+    "__version__",
+    "current_deadline",
+    "load",
+    "subscribe",
+]
+
+telemetry.install()

@@ -1,0 +1,70 @@
+"""Where time comes from. No other module of the core reads a clock; tests put a manual one in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, runtime_checkable
+
+US_PER_S: Final = 1_000_000
+"""Microseconds in a second. Instants are whole microseconds on a monotonic clock, so that arithmetic on them is exact."""
+
+
+def to_us(duration_s: float) -> int:
+    """A duration in whole microseconds, rounded to the nearest."""
+    return round(duration_s * US_PER_S)
+
+
+class Timer(Protocol):
+    """A pending callback that can be cancelled; `asyncio.TimerHandle` is one."""
+
+    def cancel(self) -> None:
+        """Forget the callback if it has not run yet."""
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Tells the time, waits, and arms timers."""
+
+    def now_us(self) -> int:
+        """The monotonic instant in microseconds."""
+
+    def wall_s(self) -> float:
+        """Seconds since the Unix epoch, for HTTP dates and log records only."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Block this thread for `duration_s` seconds."""
+
+    async def asleep(self, duration_s: float) -> None:
+        """Suspend this task for `duration_s` seconds."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        """Run `callback` on the running event loop after `delay_s` seconds."""
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def wall_s(self) -> float:
+        return time.time()
+
+    def sleep(self, duration_s: float) -> None:
+        time.sleep(duration_s)
+
+    async def asleep(self, duration_s: float) -> None:
+        await asyncio.sleep(duration_s)
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay_s, callback)
+
+    def __repr__(self) -> str:
+        return "SystemClock()"
+
+
+SYSTEM_CLOCK: Final = SystemClock()

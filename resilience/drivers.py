@@ -1,0 +1,122 @@
+"""The only loop that blocks and the only loop that awaits. Both run the same plans of effects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+from resilience.call import Call
+from resilience.clock import US_PER_S, Clock, Timer
+from resilience.layers.base import Ask, Effect, Wait
+
+T = TypeVar("T")
+Timeout = Callable[[Call], BaseException]
+
+
+class _CarriedStop(Exception):
+    """A `StopIteration` of the user's on its way through a generator, where it could not travel as itself."""
+
+
+def drive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[], Any] | None = None) -> T:
+    """Run a plan in this thread; `work` is what its attempts do."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                answer = _perform(effect, clock, work)
+            except StopIteration as stop:
+                effect = plan.throw(_CarriedStop(stop))
+            except BaseException as error:
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    except _CarriedStop as carried:
+        raise carried.args[0] from None
+
+
+def _perform(effect: Effect, clock: Clock, work: Callable[[], Any] | None) -> Any:
+    if isinstance(effect, Wait):
+        return clock.sleep(effect.wait_s)
+    if isinstance(effect, Ask):
+        return effect.store.ask(effect.question)
+    return _given(work)()
+
+
+async def adrive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[], Awaitable[Any]] | None = None) -> T:
+    """Run a plan in this task; `work` is what its attempts await."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                answer = await _aperform(effect, clock, work)
+            except BaseException as error:
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def _aperform(effect: Effect, clock: Clock, work: Callable[[], Awaitable[Any]] | None) -> Any:
+    if isinstance(effect, Wait):
+        return await clock.asleep(effect.wait_s)
+    if isinstance(effect, Ask):
+        return await effect.store.aask(effect.question)
+    return await within(effect.call, effect.timeout, clock, _given(work))
+
+
+def _given(work: Callable[[], T] | None) -> Callable[[], T]:
+    if work is None:
+        raise TypeError("this plan does work, but none was given")
+    return work
+
+
+class CancelTimer:
+    """Cancels the current task after a delay, and tells that cancellation from one that comes from elsewhere.
+
+    The rules are those of `asyncio.timeout`: the cancellation is taken back with `uncancel`, and becomes a deadline error only if
+    nobody else has asked for one.
+    """
+
+    __slots__ = ("_cancelling", "_task", "_timer", "fired")
+
+    def __init__(self, clock: Clock, delay_s: float) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self.fired = False
+        self._timer: Timer = clock.call_later(delay_s, self._fire)
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._task.cancel()
+
+    def disarm(self) -> None:
+        """Forget it."""
+        self._timer.cancel()
+
+    def takes_back(self) -> bool:
+        """Whether a `CancelledError` just caught comes from this timer alone. Call it once, and only if one was caught."""
+        return self.fired and self._task.uncancel() <= self._cancelling
+
+
+async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work()`, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""
+    if timeout is None or call.deadline_us is None:
+        return await work()
+    timer = CancelTimer(clock, max(0, call.deadline_us - clock.now_us()) / US_PER_S)
+    try:
+        return await work()
+    except asyncio.CancelledError as error:
+        if timer.takes_back():
+            raise timeout(call) from error
+        raise
+    finally:
+        timer.disarm()

@@ -1,0 +1,36 @@
+"""What an integration is built from: the public floor on which every framework's room stands.
+
+A room makes a `Call` of its own, admits it through a pipeline, settles it at the right moment, and turns refusals into answers.
+"""
+
+from __future__ import annotations
+
+from resilience.call import CURRENT, Call, Outcome, Permit
+from resilience.clock import Timer
+from resilience.drivers import adrive, drive, within
+from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
+from resilience.edges.source import Guarded, RouteSource, open_source
+from resilience.edges.timeouts import inbound_timeout_s
+from resilience.layers.breaker.classify import judge_error, judge_status
+from resilience.stage import settle_error
+
+__all__ = [
+    "CURRENT",
+    "Answer",
+    "Call",
+    "Guarded",
+    "Outcome",
+    "Permit",
+    "RouteSource",
+    "Timer",
+    "adrive",
+    "drive",
+    "inbound_timeout_s",
+    "judge_error",
+    "judge_status",
+    "open_source",
+    "ratelimit_fields",
+    "refusal_answer",
+    "settle_error",
+    "within",
+]

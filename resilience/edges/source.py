@@ -1,0 +1,99 @@
+"""Where an integration finds the pipeline of a request: a configuration file, a toolkit, or one pipeline made in code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from resilience.errors import ConfigError
+from resilience.layers.deadline import Deadline
+from resilience.layers.limiter import RateLimiter
+from resilience.pipeline import Pipeline
+from resilience.toolkit import Toolkit, load
+
+
+class Guarded:
+    """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
+
+    __slots__ = ("deadline", "deadline_headers", "pipeline", "quota_limiters", "streams_have_deadline")
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.deadline: Deadline | None = pipeline.outer.deadline
+        read = () if self.deadline is None else self.deadline.settings.read
+        self.deadline_headers: frozenset[bytes] = frozenset(name.encode() for name in read)
+        self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
+        self.quota_limiters: tuple[RateLimiter, ...] = tuple(
+            layer for layer in pipeline.layers if isinstance(layer, RateLimiter) and layer.settings.fields == "always"
+        )
+
+
+class RouteSource(Protocol):
+    """Answers which pipeline guards a request."""
+
+    def find(self, method: str, path: str) -> Guarded | None:
+        """The guarded pipeline of an HTTP request, or None where it is not guarded."""
+
+
+class _OnePipeline:
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._guarded = Guarded(pipeline)
+
+    def find(self, method: str, path: str) -> Guarded | None:
+        return self._guarded
+
+
+class _Routes:
+    """The routes of a toolkit. What was worked out for a pipeline is kept until the toolkit's configuration changes."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+        self._known: dict[Pipeline, Guarded] = {}
+        self._version = -1
+
+    def find(self, method: str, path: str) -> Guarded | None:
+        active = self._toolkit.active
+        pipeline = active.find(method, path)
+        if pipeline is None:
+            return None
+        guarded = self._known.get(pipeline)
+        if guarded is None:
+            if active.version != self._version:
+                self._version, self._known = active.version, {}
+            guarded = self._known[pipeline] = Guarded(pipeline)
+        return guarded
+
+
+def open_source(
+    config: str | os.PathLike[str] | Toolkit | None, pipeline: Pipeline | None
+) -> tuple[RouteSource, Callable[[], None]]:
+    """Find the pipelines for an integration; also returns what to call when it is closed.
+
+    Args:
+        config: the path of a configuration file, or a toolkit.
+        pipeline: one pipeline made in code for every request instead. It must have no retry.
+
+    Raises:
+        ConfigError: the file cannot be used, or the pipeline cannot guard a server's requests.
+        TypeError: neither or both are given.
+    """
+    if (config is None) == (pipeline is None):
+        raise TypeError("give either config= (a path or a Toolkit) or pipeline= (a Pipeline made in code)")
+    if pipeline is not None:
+        if pipeline.retry is not None:
+            raise ConfigError(
+                f"pipeline {pipeline.name!r}: has a retry, and a server's request cannot be run again; "
+                f"take the retry out, and use it in the pipeline of the calls that the handler makes"
+            )
+        return _OnePipeline(pipeline), _nothing_to_close
+    if isinstance(config, Toolkit):
+        return _Routes(config), _nothing_to_close
+    if config is None:
+        raise TypeError("config= must be a path or a Toolkit")
+    toolkit = load(config)
+    return _Routes(toolkit), toolkit.close
+
+
+def _nothing_to_close() -> None:
+    """What the caller made, the caller closes."""

@@ -1,0 +1,85 @@
+"""What happened: state changes that layers return and that are handed to observers once every lock is released."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+log = logging.getLogger("resilience")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """A circuit breaker changed its state. `key` names one of a keyed breaker's, hashed where it came from a client."""
+
+    policy: str
+    key: str | None
+    old: str
+    new: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """A health signal's factor moved. `reason` is "incident", "recovery" or "settings"."""
+
+    signal: str
+    old_factor: float
+    factor: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigLoaded:
+    """A configuration file was read and is in force."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRefused:
+    """A configuration file could not be used; `error` says why, a line a problem."""
+
+    path: str
+    error: str
+
+
+Event = BreakerChanged | HealthChanged | ConfigLoaded | ConfigRefused
+
+
+class Observer(Protocol):
+    """Is told of every event of this process, in the thread where it happened. It should be quick and must not raise."""
+
+    def on_event(self, event: Event) -> None:
+        """Take note of `event`."""
+
+
+NO_EVENTS: Final[tuple[Event, ...]] = ()
+_observers: tuple[Observer, ...] = ()  # replaced, never mutated: emit needs no lock
+
+
+def subscribe(observer: Observer) -> Callable[[], None]:
+    """Tell `observer` of every event from now on. Returns a function that ends it."""
+    global _observers
+    _observers = (*_observers, observer)
+    return lambda: _drop(observer)
+
+
+def emit(events: Iterable[Event]) -> None:
+    """Hand events to all observers. One that raises is logged once and dropped; it never changes a decision."""
+    for event in events:
+        for observer in _observers:
+            try:
+                observer.on_event(event)
+            except Exception:
+                _drop(observer)
+                log.exception("the observer %r raised on %s and is told nothing more", observer, type(event).__name__)
+
+
+def _drop(observer: Observer) -> None:
+    global _observers
+    _observers = tuple(kept for kept in _observers if kept is not observer)

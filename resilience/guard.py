@@ -1,0 +1,96 @@
+"""A pipeline around a block of code: `with pipeline.guard():` and `async with pipeline.guard():`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Token
+from types import TracebackType
+
+from resilience.call import CURRENT, Call, Permit
+from resilience.clock import US_PER_S, Clock
+from resilience.drivers import CancelTimer, adrive, drive
+from resilience.stage import Stage, settle_error, settle_success
+
+
+class Guard:
+    """Guards one block once. Entering gives the `Call`; a block left by an exception settles by it."""
+
+    __slots__ = ("_begin", "_call", "_mark", "_permit", "_stage", "_timer")
+
+    def __init__(self, begin: Callable[[Call], bool], stage: Stage, call: Call) -> None:
+        self._begin = begin
+        self._stage = stage
+        self._call = call
+        self._permit: Permit | None = None
+        self._mark: Token[Call | None] | None = None
+        self._timer: CancelTimer | None = None
+
+    @property
+    def _clock(self) -> Clock:
+        return self._stage.clock
+
+    def __enter__(self) -> Call:
+        is_plain = self._open()
+        try:
+            permit = self._stage.admit(self._call) if is_plain else drive(self._stage.steps(self._call), self._clock)
+        except BaseException as error:
+            self._close_span(error)
+            raise
+        return self._entered(permit)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._leave(error)
+
+    async def __aenter__(self) -> Call:
+        is_plain = self._open()
+        try:
+            permit = self._stage.admit(self._call) if is_plain else await adrive(self._stage.steps(self._call), self._clock)
+        except BaseException as error:
+            self._close_span(error)
+            raise
+        call = self._entered(permit)
+        if self._stage.timeout is not None and call.deadline_us is not None:
+            self._timer = CancelTimer(self._clock, max(0, call.deadline_us - self._clock.now_us()) / US_PER_S)
+        return call
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        timer = self._timer
+        if timer is None:
+            return self._leave(error)
+        timer.disarm()
+        if isinstance(error, asyncio.CancelledError) and timer.takes_back() and self._stage.timeout is not None:
+            expired = self._stage.timeout(self._call)
+            self._leave(expired)
+            raise expired from error
+        self._leave(error)
+
+    def _entered(self, permit: Permit) -> Call:
+        self._permit = permit
+        self._mark = CURRENT.set(self._call)
+        return self._call
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._permit is None or self._mark is None:
+            raise RuntimeError("a guard is left that was never entered")
+        CURRENT.reset(self._mark)
+        if error is None:
+            settle_success(self._permit, self._clock.now_us())
+        else:
+            settle_error(self._permit, error)
+        self._close_span(error)
+
+    def _open(self) -> bool:
+        if self._permit is not None:
+            raise RuntimeError("a guard guards one block; make a new one with pipeline.guard()")
+        is_plain = self._begin(self._call)
+        if self._call.trace is not None:
+            self._call.trace.enter()
+        return is_plain
+
+    def _close_span(self, error: BaseException | None) -> None:
+        if self._call.trace is not None:
+            self._call.trace.exit()
+            self._call.trace.finish(error)

@@ -1,0 +1,274 @@
+"""The circuit breaker: stops calls to a dependency that fails, and lets a few through to see whether it is back."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from resilience.call import Call, Decision, Outcome
+from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
+from resilience.errors import CircuitOpen
+from resilience.health import HealthSignal
+from resilience.layers.breaker.classify import Classifier
+from resilience.layers.breaker.machine import BreakerState, Machine, Refusal, Ticket, Uniform
+from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.layers.breaker.table import MachineTable
+from resilience.layers.keys import KeyFunction, key_function
+from resilience.registry import enrol
+
+log = logging.getLogger("resilience")
+
+
+class BreakerPool:
+    """The state of one breaker policy: one machine, or a bounded table of them by key. It outlives changes of settings."""
+
+    def __init__(
+        self, policy: str, settings: CircuitBreakerSettings, health: HealthSignal | None, now_us: int, uniform: Uniform
+    ) -> None:
+        self.settings = settings
+        self.health = health
+        self._policy = policy
+        self._uniform = uniform
+        self.forced = settings.force
+        self.single = self._make(None, now_us)
+        self.table = MachineTable(self._make, settings.max_keys)
+
+    def _make(self, key: str | None, now_us: int) -> Machine:
+        machine = Machine(self._policy, self.settings, self.health, key=key, uniform=self._uniform)
+        machine.force(self.forced, now_us)
+        return machine
+
+    def force(self, state: str | None, now_us: int) -> None:
+        """Hold every breaker of this policy "open" or "closed"; None lets them go."""
+        self.forced = state
+        for machine in self:
+            machine.force(state, now_us)
+
+    def configure(self, settings: CircuitBreakerSettings, health: HealthSignal | None, now_us: int) -> None:
+        """Go by new settings and write `health` from now on."""
+        if settings.force != self.settings.force:
+            self.force(settings.force, now_us)
+        self.settings = settings
+        self.health = health
+        self.table.resize(settings.max_keys)
+        for machine in self:
+            machine.move_to(health, now_us)
+            machine.configure(settings, now_us)
+
+    def retire(self, now_us: int) -> None:
+        """The policy is removed: let go of the signal."""
+        for machine in self:
+            machine.retire(now_us)
+
+    def __iter__(self) -> Iterator[Machine]:
+        yield self.single
+        yield from self.table
+
+
+class CircuitBreaker:
+    """Opens when too many recent calls failed or were slow; then refuses until a few probes have succeeded.
+
+    Args:
+        failure_rate: share of failed calls that opens, above 0 to 1; default 0.5.
+        window_s: seconds for which a call counts; default 30.
+        window_calls: count the last so many calls instead of those of the last `window_s`.
+        min_calls: calls in the window before it may open; default 20 (at most `window_calls`).
+        slow_call_s: a call that takes longer to start answering is slow; default off.
+        slow_call_rate: share of slow calls that opens; default 0.5.
+        consecutive_failures: failures in a row that open at once; default off.
+        open_for_s: seconds it stays open; up to a tenth less, drawn at random, so that a fleet does not probe in step.
+        open_growth: factor on the open time after each failed recovery, 1 or more; default 1.
+        open_max_s: the longest a growing open time becomes; default 300.
+        probes: calls that are let through half-open, and that decide; default 5.
+        half_open_for_s: a probe unsettled for so long counts as failed; default `open_for_s`.
+        key: None for one breaker; "host", "method", "header:NAME", or a function of the `Call`, for one each.
+        max_keys: breakers kept at most when keyed.
+        shadow: count and report what would be refused, refuse nothing.
+        classify: judges an ended call; None from it means the default rules.
+        health: the signal it writes; None for none.
+        name: for telemetry and errors.
+        clock: where time comes from.
+        uniform: draws the jitter from [0, 1); default the process's random numbers.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    kind: ClassVar[str] = "breaker"
+    has_effects = False
+    votes_at_start = True
+
+    def __init__(
+        self,
+        failure_rate: float = 0.5,
+        window_s: float = 30.0,
+        *,
+        window_calls: int | None = None,
+        min_calls: int | None = None,
+        slow_call_s: float | None = None,
+        slow_call_rate: float = 0.5,
+        consecutive_failures: int | None = None,
+        open_for_s: float = 30.0,
+        open_growth: float = 1.0,
+        open_max_s: float = 300.0,
+        probes: int = 5,
+        half_open_for_s: float | None = None,
+        key: str | KeyFunction | None = None,
+        max_keys: int = 1_000,
+        shadow: bool = False,
+        classify: Classifier | None = None,
+        health: HealthSignal | None = None,
+        name: str = "breaker",
+        clock: Clock = SYSTEM_CLOCK,
+        uniform: Uniform = random.random,
+    ) -> None:
+        if min_calls is None:
+            min_calls = 20 if window_calls is None else min(20, window_calls)
+        settings = CircuitBreakerSettings(
+            failure_rate=failure_rate,
+            window_s=window_s,
+            window_calls=window_calls,
+            min_calls=min_calls,
+            slow_call_s=slow_call_s,
+            slow_call_rate=slow_call_rate,
+            consecutive_failures=consecutive_failures,
+            open_for_s=open_for_s,
+            open_growth=open_growth,
+            open_max_s=open_max_s,
+            probes=probes,
+            half_open_for_s=half_open_for_s,
+            key=key if isinstance(key, str) else None,
+            max_keys=max_keys,
+            shadow=shadow,
+        )
+        pool = BreakerPool(name, settings, health, clock.now_us(), uniform)
+        self._bind(name, clock, settings, pool, key, classify)
+
+    @classmethod
+    def over(cls, pool: BreakerPool, settings: CircuitBreakerSettings, *, name: str, clock: Clock) -> CircuitBreaker:
+        """A breaker of these settings over a state that exists already; `BreakerPool.configure` makes the state follow."""
+        breaker = cls.__new__(cls)
+        breaker._bind(name, clock, settings, pool, settings.key, None)
+        return breaker
+
+    def _bind(
+        self,
+        name: str,
+        clock: Clock,
+        settings: CircuitBreakerSettings,
+        pool: BreakerPool,
+        key: str | KeyFunction | None,
+        classify: Classifier | None,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.settings = settings
+        self.pool = pool
+        self._single = pool.single if key is None else None
+        self._key_of = None if key is None else key_function(key)
+        self._classify = classify
+        self._shadow = settings.shadow
+        enrol(self)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> Ticket | None:
+        machine = self._single
+        if machine is None:
+            machine = self._machine_of(call)
+        if call.parent is not None and _is_held(machine, call.parent):
+            return None  # met again inside the same call: one call, one vote
+        ticket = machine.closed_ticket
+        if ticket is not None:
+            return ticket
+        answer = machine.admit(call.now_us)
+        if isinstance(answer, Refusal):
+            self._refuse(call, answer)
+            return None
+        if answer.admitted_us is not None:
+            call.decision = Decision.PROBE
+        return answer
+
+    def _machine_of(self, call: Call) -> Machine:
+        key = self._key_of(call) if self._key_of is not None else None
+        return self.pool.single if key is None else self.pool.table.get(key, call.now_us)
+
+    def _refuse(self, call: Call, refusal: Refusal) -> None:
+        if self._shadow:
+            call.decision = Decision.WOULD_REJECT
+            return
+        wait_us = refusal.retry_after_us
+        retry_after_s = None if wait_us is None else wait_us / US_PER_S
+        state = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}.get(refusal.reason, "open")
+        hint = "" if retry_after_s is None else f"; retry in {retry_after_s:.3g} s"
+        raise CircuitOpen(
+            f"{self.name}: the circuit breaker is {state}{hint}",
+            policy=self.name,
+            reason=refusal.reason,
+            retry_after_s=retry_after_s,
+        )
+
+    def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
+        machine = token.machine
+        if self._classify is not None and not (outcome is Outcome.IGNORED and call.error is None):
+            outcome = self._judge(self._classify, call, outcome)
+        slow = False
+        if machine.measures_time:
+            slow = machine.is_slow((now_us if call.response_us is None else call.response_us) - call.now_us)
+        machine.settle(token, outcome, slow, now_us)
+
+    def _judge(self, classify: Classifier, call: Call, outcome: Outcome) -> Outcome:
+        try:
+            return classify(call) or outcome
+        except Exception:
+            log.exception("%s: its classifier raised; the default rules hold", self.name)
+            return outcome
+
+    # --- operating and telling ---------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> BreakerState:
+        """The state of the breaker that has no key; half-open begins with the first call after the open time."""
+        return self.pool.single.state
+
+    def force(self, state: str | None) -> None:
+        """Hold it "open" or "closed" whatever happens; None lets it go: closed, with a fresh window."""
+        if state not in ("open", "closed", None):
+            raise ValueError(f'force: must be "open", "closed" or None, got {state!r}')
+        self.pool.force(state, self.clock.now_us())
+
+    def attributes(self, call: Call) -> Mapping[str, Any]:
+        machine = self._single or self._machine_of(call)
+        attributes: dict[str, Any] = {
+            "resilience.breaker.state": machine.state.value,
+            "resilience.breaker.generation": machine.generation,
+            "resilience.breaker.failure_rate": machine.failure_rate(call.now_us),
+        }
+        if machine.health is not None:
+            attributes["resilience.health.factor"] = machine.health.factor_ppb_at(call.now_us) / 1e9
+        return attributes
+
+    def decisions(self) -> Mapping[str, int]:
+        counts = {Decision.ADMITTED: 0, Decision.REJECTED: 0, Decision.PROBE: 0, Decision.WOULD_REJECT: 0}
+        for machine in self.pool:
+            counts[Decision.ADMITTED] += machine.admitted
+            counts[Decision.REJECTED] += machine.rejected
+            counts[Decision.PROBE] += machine.probed
+            counts[Decision.WOULD_REJECT] += machine.would_reject
+        return {decision.value: count for decision, count in counts.items()}
+
+    def status(self) -> Mapping[str, Any]:
+        return {**self.pool.single.status(self.clock.now_us()), "keys": len(self.pool.table), **self.decisions()}
+
+    def __repr__(self) -> str:
+        return f"CircuitBreaker({self.name!r}, {self.state.value})"
+
+
+def _is_held(machine: Machine, call: Call | None) -> bool:
+    while call is not None:
+        if not call.settled and any(getattr(token, "machine", None) is machine for _, token in call.held):
+            return True
+        call = call.parent
+    return False

@@ -1,0 +1,54 @@
+"""Breakers by key, bounded: the one longest unused goes first, and gives back the signal if it holds it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from resilience.layers.breaker.machine import Machine
+
+_LOOK_AT = 8
+
+
+class MachineTable:
+    """At most `max_keys` machines, made on demand.
+
+    An idle one is forgotten first (nothing is lost); if none of the longest unused is idle, the longest unused goes.
+    """
+
+    def __init__(self, make: Callable[[str, int], Machine], max_keys: int) -> None:
+        self._lock = threading.Lock()
+        self._machines: OrderedDict[str, Machine] = OrderedDict()
+        self._make = make
+        self._max_keys = max_keys
+
+    def get(self, key: str, now_us: int) -> Machine:
+        """The machine of `key`."""
+        evicted: list[Machine] = []
+        with self._lock:
+            machine = self._machines.get(key)
+            if machine is None:
+                while len(self._machines) >= self._max_keys:
+                    evicted.append(self._machines.pop(self._victim(now_us)))
+                machine = self._machines[key] = self._make(key, now_us)
+            else:
+                self._machines.move_to_end(key)
+        for old in evicted:
+            old.retire(now_us)
+        return machine
+
+    def _victim(self, now_us: int) -> str:
+        oldest = [key for key, _ in zip(self._machines, range(_LOOK_AT), strict=False)]
+        return next((key for key in oldest if self._machines[key].is_idle(now_us)), oldest[0])
+
+    def resize(self, max_keys: int) -> None:
+        """Keep at most `max_keys` from the next new key on."""
+        self._max_keys = max_keys
+
+    def __iter__(self) -> Iterator[Machine]:
+        with self._lock:
+            return iter(list(self._machines.values()))
+
+    def __len__(self) -> int:
+        return len(self._machines)

@@ -1,0 +1,96 @@
+"""Recent calls, counted: over a stretch of time or over a number of calls."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Protocol
+
+BUCKETS: Final = 10
+
+
+class Window(Protocol):
+    """Counts of the calls that still matter."""
+
+    calls: int
+    failures: int
+    slow_calls: int
+
+    def add(self, now_us: int, failed: bool, slow: bool) -> None:
+        """Count one more call, and forget those that have become too old."""
+
+    def expire(self, now_us: int) -> None:
+        """Forget what has become too old, for those who only look."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+class TimeWindow:
+    """The calls of the last `length_us`, in ten buckets: a call is forgotten nine to ten tenths of the window later."""
+
+    __slots__ = ("_bucket_us", "_buckets", "_epoch", "calls", "failures", "slow_calls")
+
+    def __init__(self, length_us: int) -> None:
+        self._bucket_us = max(1, length_us // BUCKETS)
+        self.clear()
+
+    def clear(self) -> None:
+        self._epoch = 0
+        self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
+        self.calls = self.failures = self.slow_calls = 0
+
+    def add(self, now_us: int, failed: bool, slow: bool) -> None:
+        epoch = now_us // self._bucket_us
+        if epoch > self._epoch:
+            self._forget(epoch)
+        bucket = self._buckets[self._epoch % BUCKETS]
+        bucket[0] += 1
+        self.calls += 1
+        if failed:
+            bucket[1] += 1
+            self.failures += 1
+        if slow:
+            bucket[2] += 1
+            self.slow_calls += 1
+
+    def expire(self, now_us: int) -> None:
+        epoch = now_us // self._bucket_us
+        if epoch > self._epoch:
+            self._forget(epoch)
+
+    def _forget(self, epoch: int) -> None:
+        for old in range(max(self._epoch + 1, epoch - BUCKETS + 1), epoch + 1):
+            bucket = self._buckets[old % BUCKETS]
+            self.calls -= bucket[0]
+            self.failures -= bucket[1]
+            self.slow_calls -= bucket[2]
+            bucket[0] = bucket[1] = bucket[2] = 0
+        self._epoch = epoch
+
+
+class CountWindow:
+    """The last `length` calls."""
+
+    __slots__ = ("_recent", "calls", "failures", "slow_calls")
+
+    def __init__(self, length: int) -> None:
+        self._recent: deque[tuple[bool, bool]] = deque(maxlen=length)
+        self.clear()
+
+    def clear(self) -> None:
+        self._recent.clear()
+        self.calls = self.failures = self.slow_calls = 0
+
+    def add(self, now_us: int, failed: bool, slow: bool) -> None:
+        recent = self._recent
+        if len(recent) == recent.maxlen:
+            old_failed, old_slow = recent[0]
+            self.failures -= old_failed
+            self.slow_calls -= old_slow
+        recent.append((failed, slow))
+        self.calls = len(recent)
+        self.failures += failed
+        self.slow_calls += slow
+
+    def expire(self, now_us: int) -> None:
+        """A count window forgets by calls only."""

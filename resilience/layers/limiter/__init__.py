@@ -1,0 +1,7 @@
+"""Rate limiting by token bucket."""
+
+from resilience.layers.limiter.layer import RateLimiter
+from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.limiter.state import LimiterState
+
+__all__ = ["LimiterState", "RateLimiter", "RateLimiterSettings"]

@@ -1,0 +1,212 @@
+"""The rate limiter: a token bucket, or one for each key, whose rate follows the health signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from resilience.call import Call, Decision, Outcome
+from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
+from resilience.errors import Quota, RateLimited
+from resilience.health import HealthSignal
+from resilience.layers.base import Wait
+from resilience.layers.keys import KeyFunction, key_function
+from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.limiter.state import LimiterState
+from resilience.registry import enrol
+
+CostFunction = Callable[[Call], int]
+
+
+class RateLimiter:
+    """Admits `rate_per_s` calls a second and bursts of `burst`; refuses or delays what is over.
+
+    Args:
+        rate_per_s: tokens that come back each second, above 0.
+        burst: tokens a full bucket holds; default one second's worth, at least 1.
+        key: None for one bucket; "client_address", "forwarded_address", "header:NAME", or a function of the `Call`.
+        cost: tokens one call takes, 0 or more (0 only looks), or a function of the `Call`.
+        max_wait_s: how long a call may wait for its tokens; default 0, refuse at once.
+        max_keys: buckets kept at most; beyond, new keys share one.
+        status: HTTP status of a refusal while health is reduced, 429 (default) or 503.
+        fields: when responses carry RateLimit fields: "refused" (default), "always" or "never".
+        trusted_proxies: addresses or networks whose X-Forwarded-For is believed.
+        shadow: count and report what would be refused, refuse nothing.
+        health: the signal that cuts the rate; None for none.
+        name: for telemetry, errors and response fields.
+        clock: where time comes from.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    kind: ClassVar[str] = "limiter"
+    votes_at_start = False
+
+    def __init__(
+        self,
+        rate_per_s: float,
+        burst: int | None = None,
+        *,
+        key: str | KeyFunction | None = None,
+        cost: int | CostFunction = 1,
+        max_wait_s: float = 0.0,
+        max_keys: int = 100_000,
+        status: int = 429,
+        fields: str = "refused",
+        trusted_proxies: tuple[str, ...] = (),
+        shadow: bool = False,
+        health: HealthSignal | None = None,
+        name: str = "limiter",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        settings = RateLimiterSettings(
+            rate_per_s=rate_per_s,
+            burst=burst,
+            key=key if isinstance(key, str) else None,
+            cost=cost if isinstance(cost, int) else 1,
+            max_wait_s=max_wait_s,
+            max_keys=max_keys,
+            status=status,
+            fields=fields,
+            trusted_proxies=trusted_proxies,
+            shadow=shadow,
+        )
+        state = LimiterState(settings, health, clock.now_us())
+        self._bind(name, clock, settings, state, key, None if isinstance(cost, int) else cost)
+
+    @classmethod
+    def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> RateLimiter:
+        """A limiter of these settings over a state that exists already; `LimiterState.configure` makes the state follow."""
+        limiter = cls.__new__(cls)
+        limiter._bind(name, clock, settings, state, settings.key, None)
+        return limiter
+
+    def _bind(
+        self,
+        name: str,
+        clock: Clock,
+        settings: RateLimiterSettings,
+        state: LimiterState,
+        key: str | KeyFunction | None,
+        cost: CostFunction | None,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.settings = settings
+        self.state = state
+        self._key_of = None if key is None else key_function(key, settings.trusted_proxies)
+        self._cost_of = cost
+        self._cost = settings.cost
+        self._max_wait_us = to_us(settings.max_wait_s)
+        self._burst = settings.capacity
+        enrol(self)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_effects(self) -> bool:
+        return self._max_wait_us > 0
+
+    def admit(self, call: Call) -> Wait | None:
+        key = None if self._key_of is None else self._key_of(call)
+        cost = call.cost if call.cost is not None else self._cost if self._cost_of is None else self._cost_of(call)
+        if cost > self._burst:
+            self._refuse(call, key, cost, None)
+            return None
+        patience_us = self._max_wait_us
+        if patience_us and call.deadline_us is not None:
+            patience_us = max(0, min(patience_us, call.deadline_us - call.now_us))
+        wait_us = self.state.take(key, cost, call.now_us, patience_us)
+        if wait_us == 0:
+            return None
+        if wait_us > patience_us:
+            self._refuse(call, key, cost, wait_us)
+            return None
+        return self._queue(call, key, cost, wait_us)
+
+    def _queue(self, call: Call, key: str | None, cost: int, wait_us: int) -> Wait:
+        call.decision = Decision.QUEUED
+        return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, self.clock.now_us()))
+
+    def _refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
+        state, settings = self.state, self.settings
+        if settings.shadow:
+            call.decision = Decision.WOULD_REJECT
+            with state.lock:
+                state.would_reject += 1
+                state.rejected -= wait_us is not None
+            return
+        if wait_us is None:
+            with state.lock:
+                state.rejected += 1
+        quota = state.quota(self.name, key, cost, call.now_us)
+        cut = state.is_cut
+        retry_after_s = self._retry_after_s(cost, quota, wait_us)
+        raise self._refusal(quota, retry_after_s, cut=cut)
+
+    def _retry_after_s(self, cost: int, quota: Quota, wait_us: int | None) -> float | None:
+        if wait_us is None:
+            return None
+        health = self.state.health
+        if cost > quota.limit and health is not None:  # fits a full bucket, but not one of the size that health leaves it
+            return health.settings.every_s
+        return wait_us / US_PER_S
+
+    def _refusal(self, quota: Quota, retry_after_s: float | None, *, cut: bool) -> RateLimited:
+        why = "over the reduced limit" if cut else "over the limit"
+        hint = "this call costs more than the bucket holds" if retry_after_s is None else f"retry in {retry_after_s:.3g} s"
+        return RateLimited(
+            f"{self.name}: {why} of {self.state.tokens.rate_per_s:g}/s; {hint}",
+            policy=self.name,
+            reason="cut" if cut else "quota",
+            retry_after_s=retry_after_s,
+            quota=quota,
+            status=self.settings.status if cut else 429,
+        )
+
+    def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
+        """A limiter keeps nothing to settle: what a later layer refuses gets no tokens back."""
+
+    # --- telling -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def rate_per_s(self) -> float:
+        """The effective rate: the configured rate x the health factor."""
+        self.state.sync(self.clock.now_us())
+        return self.state.tokens.rate_per_s
+
+    def quota(self, call: Call) -> Quota:
+        """What the caller of `call` has left."""
+        key = None if self._key_of is None else self._key_of(call)
+        return self.state.quota(self.name, key, 0, call.now_us)
+
+    def attributes(self, call: Call) -> Mapping[str, Any]:
+        quota = self.quota(call)
+        return {
+            "resilience.health.factor": self.state.tokens.factor_ppb / 1e9,
+            "resilience.limiter.rate": self.state.tokens.rate_per_s,
+            "resilience.limiter.remaining": quota.remaining,
+        }
+
+    def decisions(self) -> Mapping[str, int]:
+        state = self.state
+        counted = {
+            Decision.ADMITTED: state.admitted,
+            Decision.REJECTED: state.rejected,
+            Decision.QUEUED: state.queued,
+            Decision.WOULD_REJECT: state.would_reject,
+        }
+        return {decision.value: count for decision, count in counted.items()}
+
+    def status(self) -> Mapping[str, Any]:
+        return {
+            "rate_per_s": self.rate_per_s,
+            "configured_rate_per_s": self.settings.rate_per_s,
+            "capacity": self.state.tokens.capacity / 1e9,
+            "keys": len(self.state.table),
+            **self.decisions(),
+        }
+
+    def __repr__(self) -> str:
+        return f"RateLimiter({self.name!r}, {self.settings.rate_per_s:g}/s, burst {self.settings.capacity})"

@@ -1,0 +1,122 @@
+"""The state of one rate limit: its token clock, its buckets and its counts, under one lock. It outlives changes of settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+
+from resilience.clock import US_PER_S
+from resilience.errors import Quota
+from resilience.health import PPB, HealthSignal
+from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.limiter.table import BucketTable
+from resilience.layers.limiter.tokens import TOKEN, TokenClock
+
+
+class LimiterState:
+    """Buckets of one limit. `take` and `give_back` are the only ways tokens move."""
+
+    def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
+        self.lock = threading.Lock()
+        self.health = health
+        self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
+        full = self.tokens.full(0)
+        self.single = full
+        self.table = BucketTable(settings.max_keys, full)
+        self.admitted = 0
+        self.rejected = 0
+        self.queued = 0
+        self.would_reject = 0
+
+    def take(self, key: Hashable | None, cost: int, now_us: int, patience_us: int) -> int:
+        """Take `cost` tokens if they are there, or will be within `patience_us`.
+
+        Returns the microseconds until they are there: 0 is admitted at once; above `patience_us` nothing was taken.
+        """
+        tokens = self.tokens
+        if tokens.is_stale(now_us):
+            self.sync(now_us)
+        with self.lock:
+            reading = tokens.read(now_us)
+            full = reading - tokens.capacity
+            if full < tokens.floor:
+                full = tokens.floor
+            if key is None:
+                bucket = self.single if self.single > full else full
+            else:
+                bucket = self.table.get(key, full)
+            bucket += cost * TOKEN
+            if bucket <= reading:
+                wait_us = 0
+                self.admitted += 1
+            else:
+                wait_us = tokens.wait_us(bucket - reading)
+                if wait_us > patience_us:
+                    self.rejected += 1
+                    return wait_us
+                self.queued += 1
+            if key is None:
+                self.single = bucket
+            elif cost:
+                self.table.put(key, bucket, full)
+            return wait_us
+
+    def give_back(self, key: Hashable | None, cost: int, now_us: int) -> None:
+        """Return the tokens of a waiter that was cancelled."""
+        self.sync(now_us)
+        with self.lock:
+            full = self.tokens.full(self.tokens.read(now_us))
+            if key is None:
+                self.single = max(full, self.single - cost * TOKEN)
+            else:
+                self.table.put(key, max(full, self.table.get(key, full) - cost * TOKEN), full)
+
+    def sync(self, now_us: int) -> None:
+        """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
+        if self.health is not None:
+            self.health.sync(now_us)
+            with self.lock:
+                self.tokens.catch_up(now_us)
+
+    def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
+        """Go by new settings from now on. No bucket is refilled."""
+        self.sync(now_us)
+        with self.lock:
+            self.tokens.configure(settings.exact_rate_per_s, settings.capacity, now_us)
+            self.table.resize(settings.max_keys)
+
+    def move_to(self, health: HealthSignal | None, now_us: int) -> None:
+        """Follow another signal from now on."""
+        if health is self.health:
+            return
+        self.sync(now_us)
+        if health is not None:
+            health.sync(now_us)
+        with self.lock:
+            self.health = health
+            self.tokens.follow_signal(health, now_us)
+
+    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int) -> Quota:
+        """What is left for `key`, and when so much that `cost` more fits."""
+        self.sync(now_us)
+        with self.lock:
+            tokens = self.tokens
+            reading = tokens.read(now_us)
+            full = tokens.full(reading)
+            bucket = max(full, self.single) if key is None else self.table.get(key, full)
+            level = reading - bucket
+            missing = cost * TOKEN - level
+            if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
+                missing = TOKEN - level % TOKEN if bucket > full else 0
+            return Quota(
+                policy,
+                limit=tokens.capacity // TOKEN,
+                window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
+                remaining=max(0, level // TOKEN),
+                available_in_s=tokens.wait_us(missing) / US_PER_S,
+            )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether health takes a part of the rate."""
+        return self.tokens.factor_ppb < PPB

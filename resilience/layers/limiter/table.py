@@ -1,0 +1,94 @@
+"""Buckets by key, bounded, without a sweep: only a full bucket is ever forgotten, and never more than a few are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+_KEYS_A_SHARD: Final = 4_096
+_LOOK_AT: Final = 8
+
+
+class _Shard:
+    """A part of the table, small enough that growing its dictionaries never stalls a call."""
+
+    __slots__ = ("old", "young")
+
+    def __init__(self) -> None:
+        self.young: dict[Hashable, int] = {}
+        self.old: dict[Hashable, int] = {}
+
+
+class BucketTable:
+    """At most `max_keys` buckets. Where none can be forgotten, new keys share the overflow bucket. Not locked.
+
+    A shard keeps what was touched lately in `young`; when that is half its share it becomes `old`. Each new key moves a few
+    buckets out of `old`: the full ones are dropped, the others go back to `young`.
+    """
+
+    __slots__ = ("_half", "_mask", "_shards", "max_keys", "overflow", "overflowed", "size")
+
+    def __init__(self, max_keys: int, full: int) -> None:
+        count = 1
+        while count * _KEYS_A_SHARD < max_keys:
+            count *= 2
+        self._shards = [_Shard() for _ in range(count)]
+        self._mask = count - 1
+        self.resize(max_keys)
+        self.size = 0
+        self.overflow = full
+        self.overflowed = 0
+
+    def resize(self, max_keys: int) -> None:
+        """Keep at most `max_keys` from now on. Buckets beyond go as they become full."""
+        self.max_keys = max_keys
+        self._half = max(16, max_keys // len(self._shards) // 2)
+
+    def get(self, key: Hashable, full: int) -> int:
+        """The bucket of `key`, at most full. A key never seen has a full one; `put` keeps it."""
+        shard = self._shards[hash(key) & self._mask]
+        bucket = shard.young.get(key)
+        if bucket is None:
+            bucket = shard.old.get(key)
+            if bucket is None:
+                return full if self._has_room(shard, full) else max(full, self.overflow)
+        return bucket if bucket > full else full
+
+    def put(self, key: Hashable, bucket: int, full: int) -> None:
+        """Keep the bucket of `key`, or spend from the overflow bucket where the table is full of buckets in use."""
+        shard = self._shards[hash(key) & self._mask]
+        young = shard.young
+        if key in young:
+            young[key] = bucket
+            return
+        known = shard.old.pop(key, None) is not None
+        if not known:
+            self._forget(shard, full, 2)
+            if not self._has_room(shard, full):
+                self.overflow = bucket
+                self.overflowed += 1
+                return
+            self.size += 1
+        if len(shard.young) >= self._half and not shard.old:
+            shard.old, shard.young = shard.young, {}
+        shard.young[key] = bucket
+
+    def _has_room(self, shard: _Shard, full: int) -> bool:
+        if self.size < self.max_keys:
+            return True
+        if not shard.old:
+            shard.old, shard.young = shard.young, {}
+        self._forget(shard, full, _LOOK_AT)
+        return self.size < self.max_keys
+
+    def _forget(self, shard: _Shard, full: int, count: int) -> None:
+        old, young = shard.old, shard.young
+        for _ in range(min(count, len(old))):
+            key, bucket = old.popitem()
+            if bucket <= full:
+                self.size -= 1
+            else:
+                young[key] = bucket
+
+    def __len__(self) -> int:
+        return self.size

@@ -1,0 +1,44 @@
+"""What can be set on a retry policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resilience.settings import Kind, option, validate
+
+JITTERS = ("full", "equal", "decorrelated", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """Settings of a retry policy. The wait grows from `backoff_base_s` to at most `backoff_max_s`; equal ends make it constant."""
+
+    attempts: int = option(Kind.COUNT, "tries in all, the first included", default=3, minimum=1, maximum=100)
+    backoff_base_s: float = option(Kind.DURATION, "the first wait's ceiling", default=0.1, minimum=0, maximum=3600)
+    backoff_max_s: float = option(Kind.DURATION, "the longest wait's ceiling", default=2.0, minimum=0, maximum=3600)
+    jitter: str = option(Kind.CHOICE, "how waits are spread", default="full", choices=JITTERS)
+    on: tuple[str, ...] = option(
+        Kind.NAMES,
+        "what is retried: HTTP statuses, gRPC codes, or rate_limited, circuit_open, deadline; not set: the documented defaults",
+        default=(),
+    )
+    max_advice_s: float = option(
+        Kind.DURATION, "give up when the server asks for a longer wait", default=30.0, minimum=0, maximum=3600
+    )
+    budget_tokens: int = option(
+        Kind.COUNT, "the retry budget's size; retries stop while half of it or less is left", default=10, minimum=1, maximum=1000
+    )
+    budget_ratio: float = option(
+        Kind.NUMBER, "tokens that one success earns back", default=0.1, minimum=0.001, maximum=1000
+    )
+    when_nested: bool = option(
+        Kind.FLAG, "retry even inside a call that is being retried further out", default=False
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.backoff_base_s > self.backoff_max_s:
+            raise ValueError(
+                f"RetrySettings.backoff: the first wait must be at most the longest, "
+                f"got {self.backoff_base_s} s and {self.backoff_max_s} s"
+            )

@@ -1,0 +1,42 @@
+"""Timeouts as they travel in headers. What cannot be read is None: treated as absent, and counted by who asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from resilience.clock import US_PER_S
+
+_GRPC_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,10}\Z")
+_NS_PER_UNIT: Final = {"H": 3_600_000_000_000, "M": 60_000_000_000, "S": 1_000_000_000, "m": 1_000_000, "u": 1_000, "n": 1}
+
+
+def grpc_timeout_ns(text: str) -> int | None:
+    """Nanoseconds of a `grpc-timeout` value: 1 to 8 digits and a unit (gRPC over HTTP/2, "Timeout"). None: malformed."""
+    match = _GRPC_TIMEOUT.match(text)
+    return None if match is None else int(match[1]) * _NS_PER_UNIT[match[2]]
+
+
+def _grpc_timeout_s(text: str) -> float | None:
+    timeout_ns = grpc_timeout_ns(text)
+    return None if timeout_ns is None else timeout_ns / 1e9
+
+
+def _milliseconds_s(text: str) -> float | None:
+    """Seconds of a whole number of milliseconds, up to 10 digits (Connect protocol, "Timeout"; Envoy writes the same form)."""
+    return int(text) / 1000 if _MILLISECONDS.match(text) else None
+
+
+PARSERS: Final[Mapping[str, Callable[[str], float | None]]] = {
+    "grpc-timeout": _grpc_timeout_s,
+    "x-envoy-expected-rq-timeout-ms": _milliseconds_s,
+    "connect-timeout-ms": _milliseconds_s,
+}
+"""How to read each header that can bring a deadline."""
+
+
+def milliseconds_left(remaining_us: int, reserve_us: int) -> int:
+    """Whole milliseconds to pass on: what is left less the reserve, rounded down. 0 or less must not be sent."""
+    return (remaining_us - reserve_us) * 1000 // US_PER_S

@@ -1,0 +1,115 @@
+"""Admission through a group of layers: one plain loop, or a generator of effects where a layer must wait or somebody records."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from resilience.call import ADMITTED, Call, Decision, Outcome, Permit
+from resilience.clock import US_PER_S, Clock
+from resilience.errors import Rejected
+from resilience.layers.base import Ask, Effect, Layer, Wait
+from resilience.layers.breaker.classify import judge_error
+from resilience.layers.deadline import Deadline
+
+Steps = Generator[Effect, Any, Permit]
+
+
+class Stage:
+    """Layers that are passed together: those around the whole call, or those around each attempt."""
+
+    __slots__ = ("clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
+
+    def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
+        self.pipeline = pipeline
+        self.layers = tuple(layers)
+        self.clock = clock
+        self.has_effects = any(layer.has_effects for layer in layers)
+        self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
+        self.timeout = None if self.deadline is None else self.deadline.exceeded
+
+    def admit(self, call: Call) -> Permit:
+        """Take every layer's permit, outermost first. Only for calls that are not traced, through layers without effects.
+
+        Raises:
+            Rejected: a layer refused; the layers before it are settled as ignored.
+        """
+        permit = Permit(call, self.clock)
+        held = call.held
+        try:
+            for layer in self.layers:
+                token = layer.admit(call)
+                if token is not None:
+                    held.append((layer, token))
+        except BaseException:  # a refusal, or a key function that raised
+            permit.settle(Outcome.IGNORED, call.now_us)
+            raise
+        return permit
+
+    def steps(self, call: Call) -> Steps:
+        """The same with effects and spans: yields what the driver must do, returns the permit."""
+        permit = Permit(call, self.clock)
+        try:
+            for layer in self.layers:
+                yield from self._pass(layer, call)
+        except BaseException as error:
+            call.error = call.error or error
+            permit.settle(Outcome.IGNORED)
+            raise
+        return permit
+
+    def _pass(self, layer: Layer, call: Call) -> Generator[Effect, Any, None]:
+        span = None if call.trace is None else call.trace.layer(layer.kind, self.pipeline, layer.name)
+        call.decision = ADMITTED
+        waited_us = 0
+        refusal: BaseException | None = None
+        try:
+            token = layer.admit(call)
+            while isinstance(token, (Wait, Ask)):
+                began_us = call.now_us
+                token = yield from self._perform(token, call)
+                waited_us += call.now_us - began_us
+            if token is not None:
+                call.held.append((layer, token))
+        except BaseException as error:
+            refusal = error
+            raise
+        finally:
+            if span is not None:
+                attributes = dict(layer.attributes(call))
+                if waited_us:
+                    attributes["resilience.limiter.wait_s"] = waited_us / US_PER_S
+                span.end(_decided(call, refusal), attributes, refusal)
+
+    def _perform(self, effect: Wait | Ask, call: Call) -> Generator[Effect, Any, Any]:
+        if isinstance(effect, Ask):
+            answer = yield effect
+            call.now_us = self.clock.now_us()
+            return effect.resume(answer)
+        try:
+            yield effect
+        except BaseException:
+            effect.cancel()
+            raise
+        call.now_us = self.clock.now_us()
+        return None
+
+
+def _decided(call: Call, refusal: BaseException | None) -> str:
+    if isinstance(refusal, Rejected) and call.decision is ADMITTED:
+        return Decision.REJECTED.value
+    return call.decision.value
+
+
+def settle_error(permit: Permit, error: BaseException) -> None:
+    """Settle a call that ended with `error`."""
+    call = permit.call
+    call.error = error
+    permit.settle(judge_error(call, error))
+
+
+def settle_success(permit: Permit, now_us: int) -> None:
+    """Settle a call that returned. One that overran its deadline, where nothing could cancel it, has failed its caller."""
+    call = permit.call
+    late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
+    permit.settle(Outcome.FAILED if late else Outcome.OK, now_us)

@@ -1,0 +1,142 @@
+"""Spans: a leaf for each layer that acts, one around each attempt, and one around a call that nobody else traces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import Token
+from typing import Any, Final
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
+
+from resilience.call import Call
+from resilience.tracing import CallTrace
+
+_tracer: Final = trace.get_tracer("resilience")
+_has_sdk = False
+
+
+def begin(pipeline: str, call: Call) -> CallTrace | None:
+    """Decide whether to record `call`.
+
+    A current span that records is the parent of all its spans. One that is valid and does not record: nothing is built. Without a
+    valid one, and with an SDK, the call opens an internal span of its own, under the trace context that it brought along.
+    """
+    current = trace.get_current_span()
+    if current.is_recording():
+        return SpanTrace(pipeline)
+    if current is not INVALID_SPAN and current.get_span_context().is_valid:
+        return None
+    if not (_has_sdk or _sdk_has_come()):
+        return None
+    own = _tracer.start_span(
+        f"resilience {pipeline}",
+        context=None if call.carrier is None else propagate.extract(call.carrier),
+        kind=SpanKind.INTERNAL,
+        attributes={"resilience.pipeline": pipeline},
+    )
+    return OwnSpanTrace(pipeline, own) if own.is_recording() else None
+
+
+def _sdk_has_come() -> bool:
+    global _has_sdk
+    _has_sdk = not isinstance(trace.get_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
+    return _has_sdk
+
+
+class SpanTrace:
+    """Records a call under the span that was current when it began."""
+
+    __slots__ = ("_pipeline",)
+
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline
+
+    def layer(self, kind: str, pipeline: str, policy: str) -> LeafSpan:
+        return LeafSpan(_tracer.start_span(f"resilience.{kind}", context=self._context()), pipeline, policy)
+
+    def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
+        return AttemptSpan(_tracer.start_span("resilience.retry", context=self._context()), pipeline, policy)
+
+    def enter(self) -> None:
+        """The span is current already."""
+
+    def exit(self) -> None:
+        """It is not ours to leave."""
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """It is not ours to end."""
+
+    def _context(self) -> Context | None:
+        return None
+
+
+class OwnSpanTrace(SpanTrace):
+    """Records a call that nobody traces yet under a span of its own."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, pipeline: str, span: Span) -> None:
+        super().__init__(pipeline)
+        self._span = span
+        self._token: Token[Context] | None = None
+
+    def enter(self) -> None:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def exit(self) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            context.detach(token)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        self._span.end()
+
+    def _context(self) -> Context | None:
+        return None if self._token is not None else trace.set_span_in_context(self._span)
+
+
+class LeafSpan:
+    """The span of one layer's admission. An error stands on it alone, not on the spans around it."""
+
+    __slots__ = ("_pipeline", "_policy", "_span")
+
+    def __init__(self, span: Span, pipeline: str, policy: str) -> None:
+        self._span = span
+        self._pipeline = pipeline
+        self._policy = policy
+
+    def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
+        span = self._span
+        span.set_attributes(
+            {
+                "resilience.pipeline": self._pipeline,
+                "resilience.policy": self._policy,
+                "resilience.decision": decision,
+                **attributes,
+            }
+        )
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, _describe(error)))
+        span.end()
+
+
+class AttemptSpan(LeafSpan):
+    """The span around one attempt: the current one until it ends, so that what the attempt does nests under it."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, span: Span, pipeline: str, policy: str) -> None:
+        super().__init__(span, pipeline, policy)
+        self._token = context.attach(trace.set_span_in_context(span))
+
+    def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
+        context.detach(self._token)
+        super().end(decision, attributes, error)
+
+
+def _describe(error: BaseException) -> str:
+    """The class and, for our own errors, the reason; the text of others may hold what a client sent."""
+    reason = getattr(error, "reason", "")
+    return f"{type(error).__name__}: {reason}" if reason and isinstance(reason, str) else type(error).__name__

@@ -1,0 +1,52 @@
+"""The seam to tracing. The core asks it whether anybody is looking; the telemetry room answers with OpenTelemetry spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from resilience.call import Call
+
+
+class LayerSpan(Protocol):
+    """A span that is being recorded around one layer's admission or one attempt."""
+
+    def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
+        """Finish it with what was decided. `error` marks it as failed."""
+
+
+class CallTrace(Protocol):
+    """One call that is being recorded."""
+
+    def layer(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
+        """Start the leaf span of a layer. It never becomes the current span."""
+
+    def attempt(self, number: int, pipeline: str, policy: str) -> LayerSpan:
+        """Start the span of one attempt, which is the current span until it ends."""
+
+    def enter(self) -> None:
+        """Make the call's own span current, where it has one."""
+
+    def exit(self) -> None:
+        """Undo `enter` in the same context."""
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the call's own span, where it has one."""
+
+
+Begin = Callable[[str, "Call"], "CallTrace | None"]
+
+
+def _untraced(pipeline: str, call: Call) -> CallTrace | None:
+    return None
+
+
+begin: Begin = _untraced
+"""Answers, for each call, whether to record it. Replaced by `install`; called as `tracing.begin`."""
+
+
+def install(answer: Begin) -> None:
+    """Put `answer` in the place of `begin` for this process."""
+    global begin
+    begin = answer
