@@ -50,6 +50,7 @@ class Call:
     attempt: which try this is, 0 for the first; an edge adds the tries counted further out.
     response_us: when its response started, where an edge knows.
     error: the exception that ended it. status: the response status that ended it.
+    decision: what a layer did with it, written where it is not plain admission.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Call:
         "timeout_s",
         "trace",
     )
+    decision: Decision
 
     def __init__(self, name: str = "", *, key: str | None = None, cost: int | None = None, now_us: int = 0) -> None:
         self.name = name
@@ -89,7 +91,6 @@ class Call:
         self.error: BaseException | None = None
         self.status: int | None = None
         self.trace: CallTrace | None = None
-        self.decision = ADMITTED
 
     @property
     def carrier(self) -> Mapping[str, str] | None:

@@ -25,7 +25,12 @@ class Timer(Protocol):
 
 @runtime_checkable
 class Clock(Protocol):
-    """Tells the time, waits, and arms timers."""
+    """Tells the time, waits, and arms timers.
+
+    `timer_slot_us` is how far apart deadlines may be that share a timer: at most so late is one met. 1 means each has its own.
+    """
+
+    timer_slot_us: int
 
     def now_us(self) -> int:
         """The monotonic instant in microseconds."""
@@ -47,6 +52,7 @@ class SystemClock:
     """The machine's monotonic clock."""
 
     __slots__ = ()
+    timer_slot_us = 4_000
 
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from resilience.call import Call
-from resilience.clock import US_PER_S, Clock, Timer
+from resilience.clock import Clock
 from resilience.layers.base import Ask, Effect, Wait
+from resilience.timers import wheel_of
 
 T = TypeVar("T")
 Timeout = Callable[[Call], BaseException]
@@ -77,30 +78,32 @@ def _given(work: Callable[[], T] | None) -> Callable[[], T]:
 
 
 class CancelTimer:
-    """Cancels the current task after a delay, and tells that cancellation from one that comes from elsewhere.
+    """Cancels the current task at a deadline, and tells that cancellation from one that comes from elsewhere.
 
     The rules are those of `asyncio.timeout`: the cancellation is taken back with `uncancel`, and becomes a deadline error only if
     nobody else has asked for one.
     """
 
-    __slots__ = ("_cancelling", "_task", "_timer", "fired")
+    __slots__ = ("_cancelling", "_slot", "_task", "fired")
 
-    def __init__(self, clock: Clock, delay_s: float) -> None:
-        task = asyncio.current_task()
+    def __init__(self, clock: Clock, deadline_us: int, now_us: int) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
         self.fired = False
-        self._timer: Timer = clock.call_later(delay_s, self._fire)
+        self._slot = wheel_of(loop, clock).join(self, deadline_us, now_us)
 
-    def _fire(self) -> None:
+    def expire(self) -> None:
+        """The deadline has passed."""
         self.fired = True
         self._task.cancel()
 
     def disarm(self) -> None:
         """Forget it."""
-        self._timer.cancel()
+        self._slot.leave(self)
 
     def takes_back(self) -> bool:
         """Whether a `CancelledError` just caught comes from this timer alone. Call it once, and only if one was caught."""
@@ -111,7 +114,7 @@ async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callab
     """Await `work()`, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""
     if timeout is None or call.deadline_us is None:
         return await work()
-    timer = CancelTimer(clock, max(0, call.deadline_us - clock.now_us()) / US_PER_S)
+    timer = CancelTimer(clock, call.deadline_us, call.now_us)
     try:
         return await work()
     except asyncio.CancelledError as error:

@@ -8,7 +8,7 @@ from contextvars import Token
 from types import TracebackType
 
 from resilience.call import CURRENT, Call, Permit
-from resilience.clock import US_PER_S, Clock
+from resilience.clock import Clock
 from resilience.drivers import CancelTimer, adrive, drive
 from resilience.stage import Stage, settle_error, settle_success
 
@@ -51,7 +51,7 @@ class Guard:
             raise
         call = self._entered(permit)
         if self._stage.timeout is not None and call.deadline_us is not None:
-            self._timer = CancelTimer(self._clock, max(0, call.deadline_us - self._clock.now_us()) / US_PER_S)
+            self._timer = CancelTimer(self._clock, call.deadline_us, call.now_us)
         return call
 
     async def __aexit__(

@@ -28,6 +28,8 @@ class ManualClock:
         auto_advance: whether `asleep` moves the clock.
     """
 
+    timer_slot_us = 1
+
     def __init__(self, start_s: float = _START_US / US_PER_S, *, auto_advance: bool = True) -> None:
         self._now_us = to_us(start_s)
         self._start_us = self._now_us

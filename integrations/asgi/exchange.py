@@ -6,118 +6,141 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable
+from contextvars import Context, copy_context
 
 from resilience import DeadlineExceeded, Rejected
 from resilience.edges import (
     CURRENT,
+    Call,
     Guarded,
     Outcome,
     Permit,
-    Timer,
+    Slot,
     adrive,
     inbound_timeout_s,
     judge_status,
     ratelimit_fields,
     refusal_answer,
     settle_error,
+    wheel_of,
 )
 from resilience.integrations.asgi.request import RequestCall, encoded, send_answer, text_headers
 from resilience.integrations.asgi.threads import waits_for_thread
 from resilience.integrations.asgi.types import App, Message, Receive, Scope, Send
 
 log = logging.getLogger("resilience")
-_US_PER_S = 1_000_000
 _EVENT_STREAM = b"text/event-stream"
 
 
-class HttpExchange:
+class HttpExchange(RequestCall):
     """Admits the request, runs the application inside its deadline, settles with its last body, answers refusals."""
 
     __slots__ = (
         "_answering",
-        "_call",
         "_cancelled",
         "_cancelling",
         "_client_gone",
+        "_context",
         "_expired",
         "_guarded",
         "_permit",
         "_receive",
-        "_scope",
         "_send",
         "_start",
         "_task",
-        "_timer",
+        "_slot",
     )
+    _permit: Permit
+    _task: asyncio.Task[None]  # set with the timer, as `_cancelling` and `_context`
+    _context: Context
+    _cancelling: int
+    _cancelled: bool  # set when the timer fires, as `_answering`
+    _answering: asyncio.Task[None] | None
 
     def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
+        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        self.scope = scope
         self._guarded = guarded
-        self._scope = scope
         self._receive = receive
         self._send = send
-        self._call = RequestCall(scope)
         self._start: Message | None = None
         self._client_gone = False
         self._expired = False
-        self._cancelled = False
-        self._timer: Timer | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._slot: Slot | None = None
 
-    async def run(self, app: App) -> None:
+    def run(self, app: App) -> Awaitable[None]:
         """Serve the request."""
-        guarded, call = self._guarded, self._call
-        pipeline = guarded.pipeline
+        guarded = self._guarded
         if guarded.deadline is not None:
-            for name, _ in self._scope["headers"]:
-                if name in guarded.deadline_headers:
-                    call.timeout_s = inbound_timeout_s(guarded.deadline, text_headers(self._scope))
+            read = guarded.deadline_headers
+            for name, _ in self.scope["headers"]:
+                if name in read:
+                    self.timeout_s = inbound_timeout_s(guarded.deadline, text_headers(self.scope))
                     break
-        is_plain = pipeline.begin(call)
-        trace = call.trace
+        pipeline = guarded.pipeline
+        if not pipeline.begin(self):
+            return self._run_with_effects(app)
+        try:
+            self._permit = pipeline.outer.admit(self)
+        except Rejected as refusal:
+            return self._refuse(refusal)
+        return self._serve(app)
+
+    async def _run_with_effects(self, app: App) -> None:
+        """The same for a call that is recorded, or that may have to wait."""
+        pipeline, trace = self._guarded.pipeline, self.trace
         if trace is not None:
             trace.enter()
         try:
-            try:
-                stage = pipeline.outer
-                self._permit = stage.admit(call) if is_plain else await adrive(stage.steps(call), pipeline.clock)
-            except Rejected as refusal:
-                await send_answer(self._send, refusal_answer(refusal, own=True))
-                return
+            self._permit = await adrive(pipeline.outer.steps(self), pipeline.clock)
+        except Rejected as refusal:
+            await self._refuse(refusal)
+        else:
             await self._serve(app)
         finally:
             if trace is not None:
                 trace.exit()
                 trace.finish()
 
+    async def _refuse(self, refusal: Rejected) -> None:
+        await send_answer(self._send, refusal_answer(refusal, own=True))
+
     async def _serve(self, app: App) -> None:
-        mark = CURRENT.set(self._call)
-        if self._call.deadline_us is not None and self._guarded.deadline is not None:
-            self._arm(self._call.deadline_us)
+        mark = CURRENT.set(self)
+        if self.deadline_us is not None and self._guarded.deadline is not None:
+            self._arm(self.deadline_us)
         try:
-            await app(self._scope, self.receive, self)
-        except asyncio.CancelledError:
-            if not self._takes_back_cancellation():
-                self._permit.settle(Outcome.IGNORED)
-                raise
-        except Rejected as refusal:
-            await self._answer_rejected(refusal)
+            await app(self.scope, self.receive, self)
         except BaseException as error:
-            self._settle_raised(error)
-            if not (self._expired and isinstance(error, Exception)):
+            if not await self._handled(error):
                 raise
-            self._takes_back_cancellation()
-            log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
         else:
-            if self._cancelled:
-                self._takes_back_cancellation()
-            self._settle_returned()
+            if not self.settled:
+                self._settle_returned()
         finally:
             CURRENT.reset(mark)
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._answering is not None:
-                with contextlib.suppress(OSError):  # the client has gone before its 504
-                    await self._answering
+            self._disarm()
+            if self._expired:
+                await self._finish_expiry()
+
+    async def _handled(self, error: BaseException) -> bool:
+        """Settle by what the application raised. False: it goes on to the server."""
+        if isinstance(error, asyncio.CancelledError):
+            self._permit.settle(Outcome.IGNORED)
+            return self._takes_back_cancellation()
+        if self._client_gone:
+            self._permit.settle(Outcome.IGNORED)
+        else:
+            settle_error(self._permit, error)
+        if self._expired:
+            self._takes_back_cancellation()
+            log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
+            return isinstance(error, Exception)
+        if self._start is None and isinstance(error, Rejected):
+            # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
+            await send_answer(self._send, refusal_answer(error, own=False))
+            return True
+        return False
 
     # --- the application's side ---------------------------------------------------------------------------------------------
 
@@ -146,7 +169,7 @@ class HttpExchange:
         return message
 
     async def _send_part(self, message: Message) -> None:
-        if not self._call.settled and self._is_event_stream():
+        if not self.settled and self._is_event_stream():
             self._release_stream()
         try:
             await self._send(message)
@@ -161,7 +184,7 @@ class HttpExchange:
         await asyncio.sleep(0)
 
     def _add_fields(self, message: Message) -> None:
-        quotas = [limiter.quota(self._call) for limiter in self._guarded.quota_limiters]
+        quotas = [limiter.quota(self) for limiter in self._guarded.quota_limiters]
         message["headers"] = [*message.get("headers", ()), *encoded(ratelimit_fields(quotas))]
 
     def _is_event_stream(self) -> bool:
@@ -172,9 +195,9 @@ class HttpExchange:
         """An event stream has begun: it votes now, and its deadline ends here unless it was asked to hold."""
         now_us = self._guarded.pipeline.clock.now_us()
         self._permit.vote(self._judge_start(), now_us)
-        if not self._guarded.streams_have_deadline and self._timer is not None:
-            self._timer.cancel()
-            self._call.deadline_us = None
+        if not self._guarded.streams_have_deadline:
+            self._disarm()
+            self.deadline_us = None
 
     # --- settling -----------------------------------------------------------------------------------------------------------
 
@@ -183,53 +206,47 @@ class HttpExchange:
             return Outcome.IGNORED
         if self._start is None:
             return Outcome.FAILED
-        self._call.status = self._start["status"]
+        self.status = self._start["status"]
         return judge_status(self._start["status"])
 
     def _settle_answered(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         self._permit.settle(self._judge_start())
 
     def _settle_returned(self) -> None:
         """The application returned without a last body: the server will make an error of that, unless the client has gone."""
-        if not self._call.settled:
-            self._permit.settle(self._judge_start())
-
-    def _settle_raised(self, error: BaseException) -> None:
-        if self._client_gone:
-            self._permit.settle(Outcome.IGNORED)
-        else:
-            settle_error(self._permit, error)
-
-    async def _answer_rejected(self, refusal: Rejected) -> None:
-        """A refusal that left the handler, from an outgoing pipeline: answered here as long as nothing was sent."""
-        self._settle_raised(refusal)
-        if self._expired:
-            self._takes_back_cancellation()
-        elif self._start is not None:
-            raise refusal
-        else:
-            await send_answer(self._send, refusal_answer(refusal, own=False))
+        self._permit.settle(self._judge_start())
 
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
     def _arm(self, deadline_us: int) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             return
         self._task = task
         self._cancelling = task.cancelling()
-        clock = self._guarded.pipeline.clock
-        self._timer = clock.call_later((deadline_us - self._call.now_us) / _US_PER_S, self._expire)
+        self._context = copy_context()
+        self._slot = wheel_of(loop, self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
+
+    def _disarm(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.leave(self)
+
+    def expire(self) -> None:
+        """Called by the timer, which others share: what follows belongs into this request's own context."""
+        self._context.run(self._expire)
 
     def _expire(self) -> None:
         """The time is over. The client gets its 504 now, however long the handler takes to stop."""
         deadline = self._guarded.deadline
-        if self._call.settled or deadline is None:
+        if self.settled or deadline is None:
             return
         self._expired = True
-        error = deadline.exceeded(self._call)
+        self._cancelled = False
+        self._answering = None
+        error = deadline.exceeded(self)
         self._record_expiry(error)
         settle_error(self._permit, error)
         if self._start is None:
@@ -238,8 +255,15 @@ class HttpExchange:
         if not waits_for_thread(self._task):
             self._cancel()
 
+    async def _finish_expiry(self) -> None:
+        """See the 504 through. A handler that swallowed the cancellation leaves it to be taken back here."""
+        self._takes_back_cancellation()
+        if self._answering is not None:
+            with contextlib.suppress(OSError):  # the client has gone before its 504
+                await self._answering
+
     def _record_expiry(self, error: DeadlineExceeded) -> None:
-        trace = self._call.trace
+        trace = self.trace
         if trace is not None:
             span = trace.layer("deadline", self._guarded.pipeline.name, error.policy)
             span.end("expired", {"resilience.deadline.remaining_s": 0.0}, error)
@@ -251,7 +275,7 @@ class HttpExchange:
 
     def _takes_back_cancellation(self) -> bool:
         """Whether the cancellation of this task is ours alone, by the rules of `asyncio.timeout`."""
-        if not self._cancelled:
+        if not self._expired or not self._cancelled:
             return False
         self._cancelled = False
         return self._task.uncancel() <= self._cancelling

@@ -6,13 +6,13 @@ A room makes a `Call` of its own, admits it through a pipeline, settles it at th
 from __future__ import annotations
 
 from resilience.call import CURRENT, Call, Outcome, Permit
-from resilience.clock import Timer
 from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
 from resilience.edges.source import Guarded, RouteSource, open_source
 from resilience.edges.timeouts import inbound_timeout_s
 from resilience.layers.breaker.classify import judge_error, judge_status
 from resilience.stage import settle_error
+from resilience.timers import Slot, wheel_of
 
 __all__ = [
     "CURRENT",
@@ -22,7 +22,7 @@ __all__ = [
     "Outcome",
     "Permit",
     "RouteSource",
-    "Timer",
+    "Slot",
     "adrive",
     "drive",
     "inbound_timeout_s",
@@ -32,5 +32,6 @@ __all__ = [
     "ratelimit_fields",
     "refusal_answer",
     "settle_error",
+    "wheel_of",
     "within",
 ]

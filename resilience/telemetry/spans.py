@@ -24,10 +24,11 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
     valid one, and with an SDK, the call opens an internal span of its own, under the trace context that it brought along.
     """
     current = trace.get_current_span()
-    if current.is_recording():
-        return SpanTrace(pipeline)
-    if current is not INVALID_SPAN and current.get_span_context().is_valid:
-        return None
+    if current is not INVALID_SPAN:
+        if current.is_recording():
+            return SpanTrace()
+        if current.get_span_context().is_valid:
+            return None
     if not (_has_sdk or _sdk_has_come()):
         return None
     own = _tracer.start_span(
@@ -36,7 +37,7 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
         kind=SpanKind.INTERNAL,
         attributes={"resilience.pipeline": pipeline},
     )
-    return OwnSpanTrace(pipeline, own) if own.is_recording() else None
+    return OwnSpanTrace(own) if own.is_recording() else None
 
 
 def _sdk_has_come() -> bool:
@@ -48,16 +49,13 @@ def _sdk_has_come() -> bool:
 class SpanTrace:
     """Records a call under the span that was current when it began."""
 
-    __slots__ = ("_pipeline",)
-
-    def __init__(self, pipeline: str) -> None:
-        self._pipeline = pipeline
+    __slots__ = ()
 
     def layer(self, kind: str, pipeline: str, policy: str) -> LeafSpan:
-        return LeafSpan(_tracer.start_span(f"resilience.{kind}", context=self._context()), pipeline, policy)
+        return LeafSpan(_tracer.start_span(f"resilience.{kind}"), pipeline, policy)
 
     def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
-        return AttemptSpan(_tracer.start_span("resilience.retry", context=self._context()), pipeline, policy)
+        return AttemptSpan(_tracer.start_span("resilience.retry"), pipeline, policy)
 
     def enter(self) -> None:
         """The span is current already."""
@@ -68,17 +66,12 @@ class SpanTrace:
     def finish(self, error: BaseException | None = None) -> None:
         """It is not ours to end."""
 
-    def _context(self) -> Context | None:
-        return None
-
-
 class OwnSpanTrace(SpanTrace):
     """Records a call that nobody traces yet under a span of its own."""
 
     __slots__ = ("_span", "_token")
 
-    def __init__(self, pipeline: str, span: Span) -> None:
-        super().__init__(pipeline)
+    def __init__(self, span: Span) -> None:
         self._span = span
         self._token: Token[Context] | None = None
 
@@ -92,9 +85,6 @@ class OwnSpanTrace(SpanTrace):
 
     def finish(self, error: BaseException | None = None) -> None:
         self._span.end()
-
-    def _context(self) -> Context | None:
-        return None if self._token is not None else trace.set_span_in_context(self._span)
 
 
 class LeafSpan:
