@@ -1,0 +1,66 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, test and bench.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?=
+ARGS ?=
+python := .venv/bin/python
+# What pip and build report on the way is shown only when they fail.
+pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
+
+.PHONY: help demo test lint format types imports names bench build smoke check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.demo ## watch a service lose its dependency, slow down and climb back (under 90 s)
+	@$(python) examples/asgi_app/demo.py $(ARGS)
+
+test: .venv/.test ## run the tests
+	@$(python) -m pytest $(ARGS)
+
+lint: .venv/.test ## check style and formatting
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+
+format: .venv/.test ## put style and formatting right where a machine can
+	@$(python) -m ruff check --fix --exit-zero
+	@$(python) -m ruff format
+
+types: .venv/.test ## check the types
+	@$(python) -m mypy
+
+imports: .venv/.test ## check who imports whom
+	@$(python) tools/check_imports.py
+
+names: .venv/.test ## write the list of public names anew, after a change that was meant
+	@$(python) tools/public_names.py --write
+
+bench: .venv/.test ## measure what the middleware costs beside a hand-fused floor
+	@$(python) benchmarks/asgi_stack.py $(ARGS)
+
+build: .venv/.test ## build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@tools/quietly $(python) -m build --outdir dist
+	@$(python) tools/check_wheel.py dist
+
+smoke: build ## install the built wheel away from the checkout and guard an app with it
+	@tools/smoke-wheel dist $(python)
+
+check: lint types imports test smoke ## pass every gate
+
+clean: ## remove everything that make made
+	rm -rf .venv build dist demo-out benchmarks/out *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp an extra, so that `make demo` does not wait for the tools that only tests need.
+.venv/.%: pyproject.toml constraints.txt | $(python)
+	@echo "installing into .venv what its extra '$*' names" >&2
+	@$(pip) install --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(python):
+	@found=$$(PYTHON='$(PYTHON)' tools/find-python) && { "$$found" -m venv --clear .venv || { rm -rf .venv; exit 1; }; }

@@ -1,0 +1,58 @@
+"""Every example in the README is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import resilience
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that holds the README's configuration file."""
+    path = tmp_path / "resilience.yaml"
+    path.write_text(blocks("yaml")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_the_readme_has_the_examples_that_are_run_here() -> None:
+    assert (len(blocks("python")), len(blocks("yaml"))) == (3, 1)
+
+
+def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks("python")[0], "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out == "charged order-7\n"
+
+
+def test_the_middleware_is_added_in_one_line(configured: Path) -> None:
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    app = names["app"]
+    assert app.build_middleware_stack() is not None  # type: ignore[attr-defined]
+
+
+def test_the_toolkit_is_read_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    assert capsys.readouterr().out == "1.0 100.0\n"
+    toolkit = names["toolkit"]
+    assert isinstance(toolkit, resilience.Toolkit)
+    toolkit.close()
+
+
+def test_the_error_shown_is_the_error_reported(configured: Path) -> None:
+    shown = next(line for line in README.splitlines() if line.startswith("resilience.yaml:"))
+    configured.write_text(configured.read_text().replace("failure_rate: 50%", "failure_rate: 150%"), encoding="utf-8")
+    with pytest.raises(resilience.ConfigError) as caught:
+        resilience.load(configured)
+    assert str(caught.value).replace(str(configured.resolve()), "resilience.yaml") == shown
