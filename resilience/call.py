@@ -219,5 +219,8 @@ class Permit:
         """Settle, at the start of a stream, those layers that judge by the start; the rest settles at its end."""
         held = self.call.held
         for entry in [entry for entry in held if entry[0].votes_at_start]:
-            held.remove(entry)
+            try:
+                held.remove(entry)
+            except ValueError:  # settled by another thread just now
+                continue
             entry[0].settle(entry[1], outcome, self.call, now_us)

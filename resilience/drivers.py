@@ -84,7 +84,7 @@ class CancelTimer:
     nobody else has asked for one.
     """
 
-    __slots__ = ("_cancelling", "_slot", "_task", "fired")
+    __slots__ = ("_alone", "_cancelling", "_slot", "_task", "fired")
 
     def __init__(self, clock: Clock, deadline_us: int, now_us: int) -> None:
         loop = asyncio.get_running_loop()
@@ -93,6 +93,7 @@ class CancelTimer:
             raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
+        self._alone: bool | None = None
         self.fired = False
         self._slot = wheel_of(loop, clock).join(self, deadline_us, now_us)
 
@@ -102,12 +103,16 @@ class CancelTimer:
         self._task.cancel()
 
     def disarm(self) -> None:
-        """Forget it."""
+        """Forget it. A cancellation of its own is taken back, also where somebody has swallowed the `CancelledError`."""
         self._slot.leave(self)
+        if self.fired:
+            self.takes_back()
 
     def takes_back(self) -> bool:
-        """Whether a `CancelledError` just caught comes from this timer alone. Call it once, and only if one was caught."""
-        return self.fired and self._task.uncancel() <= self._cancelling
+        """Whether a `CancelledError` just caught comes from this timer alone."""
+        if self.fired and self._alone is None:
+            self._alone = self._task.uncancel() <= self._cancelling
+        return self._alone is True
 
 
 async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
@@ -120,6 +125,13 @@ async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callab
     except asyncio.CancelledError as error:
         if timer.takes_back():
             raise timeout(call) from error
+        note_expiry(call, timeout, clock)
         raise
     finally:
         timer.disarm()
+
+
+def note_expiry(call: Call, timeout: Timeout, clock: Clock) -> None:
+    """A call was cancelled from further out. If its own time is over too, that is how it ended, whoever was first to say so."""
+    if call.deadline_us is not None and clock.now_us() >= call.deadline_us:
+        call.error = timeout(call)

@@ -44,7 +44,7 @@ class Quota:
 class RateLimited(Rejected):
     """A rate limiter refused. `reason` is "quota" (over the caller's own limit) or "cut" (over it while health is reduced).
 
-    `quota` holds the numbers behind it; `status` is the HTTP status that the policy chose for it.
+    `quota` holds the numbers behind it, or None where the policy never tells them; `status` is the HTTP status that it chose.
     """
 
     def __init__(

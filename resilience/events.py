@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -59,14 +60,20 @@ class Observer(Protocol):
 
 
 NO_EVENTS: Final[tuple[Event, ...]] = ()
-_observers: tuple[Observer, ...] = ()  # replaced, never mutated: emit needs no lock
+_observers: tuple[Observer, ...] = ()  # replaced under the lock, never mutated: emit needs none
+_lock = threading.Lock()
 
 
 def subscribe(observer: Observer) -> Callable[[], None]:
     """Tell `observer` of every event from now on. Returns a function that ends it."""
     global _observers
-    _observers = (*_observers, observer)
-    return lambda: _drop(observer)
+    with _lock:
+        _observers = (*_observers, observer)
+
+    def unsubscribe() -> None:
+        _drop(observer)
+
+    return unsubscribe
 
 
 def emit(events: Iterable[Event]) -> None:
@@ -76,10 +83,14 @@ def emit(events: Iterable[Event]) -> None:
             try:
                 observer.on_event(event)
             except Exception:
-                _drop(observer)
-                log.exception("the observer %r raised on %s and is told nothing more", observer, type(event).__name__)
+                if _drop(observer):
+                    log.exception("the observer %r raised on %s and is told nothing more", observer, type(event).__name__)
 
 
-def _drop(observer: Observer) -> None:
+def _drop(observer: Observer) -> bool:
+    """Tell `observer` nothing more. False: somebody has dropped it already."""
     global _observers
-    _observers = tuple(kept for kept in _observers if kept is not observer)
+    with _lock:
+        count = len(_observers)
+        _observers = tuple(kept for kept in _observers if kept is not observer)
+        return len(_observers) < count

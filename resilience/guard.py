@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextvars import Token
 from types import TracebackType
 
 from resilience.call import CURRENT, Call, Permit
 from resilience.clock import Clock
-from resilience.drivers import CancelTimer, adrive, drive
+from resilience.drivers import CancelTimer, adrive, drive, note_expiry
 from resilience.stage import Stage, settle_error, settle_success
 
 
@@ -51,20 +52,25 @@ class Guard:
             raise
         call = self._entered(permit)
         if self._stage.timeout is not None and call.deadline_us is not None:
-            self._timer = CancelTimer(self._clock, call.deadline_us, call.now_us)
+            try:
+                self._timer = CancelTimer(self._clock, call.deadline_us, call.now_us)
+            except BaseException as error:
+                self._leave(error)
+                raise
         return call
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        timer = self._timer
-        if timer is None:
-            return self._leave(error)
-        timer.disarm()
-        if isinstance(error, asyncio.CancelledError) and timer.takes_back() and self._stage.timeout is not None:
-            expired = self._stage.timeout(self._call)
-            self._leave(expired)
-            raise expired from error
+        timer, timeout = self._timer, self._stage.timeout
+        if timer is not None and timeout is not None:
+            timer.disarm()
+            if isinstance(error, asyncio.CancelledError):
+                if timer.takes_back():
+                    expired = timeout(self._call)
+                    self._leave(expired)
+                    raise expired from error
+                note_expiry(self._call, timeout, self._clock)
         self._leave(error)
 
     def _entered(self, permit: Permit) -> Call:
@@ -75,7 +81,8 @@ class Guard:
     def _leave(self, error: BaseException | None) -> None:
         if self._permit is None or self._mark is None:
             raise RuntimeError("a guard is left that was never entered")
-        CURRENT.reset(self._mark)
+        with contextlib.suppress(ValueError):  # left in another context than it was entered in, as asynchronous generators do
+            CURRENT.reset(self._mark)
         if error is None:
             settle_success(self._permit, self._clock.now_us())
         else:
@@ -83,7 +90,7 @@ class Guard:
         self._close_span(error)
 
     def _open(self) -> bool:
-        if self._permit is not None:
+        if self._permit is not None or self._call.settled:
             raise RuntimeError("a guard guards one block; make a new one with pipeline.guard()")
         is_plain = self._begin(self._call)
         if self._call.trace is not None:

@@ -170,7 +170,7 @@ class HealthSignal:
         with self._lock:
             events = self._advance(now_us)
             hold.forever = open_until_us is None
-            hold.from_us = now_us if open_until_us is None else open_until_us
+            hold.from_us = now_us if open_until_us is None else max(now_us, open_until_us)
             starts = not self._holds
             self._holds.add(hold)
             if starts:
@@ -233,10 +233,10 @@ class HealthSignal:
         return self.phase.next_step_us(now_us)
 
     def _tell(self, reason: str, now_us: int) -> list[Event]:
-        factor_ppb = self.phase.factor_ppb_at(now_us)
-        old_ppb, self._told_ppb = self._told_ppb, factor_ppb
-        if factor_ppb == old_ppb:
+        factor_ppb, old_ppb = self.phase.factor_ppb_at(now_us), self._told_ppb
+        if factor_ppb == old_ppb or (factor_ppb < old_ppb and reason == "recovery"):  # a thread that is late tells no news
             return []
+        self._told_ppb = factor_ppb
         return [HealthChanged(self.name, old_ppb / PPB, factor_ppb / PPB, reason)]
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from resilience import tracing
-from resilience.call import CURRENT, Call, FunctionCall
+from resilience.call import CURRENT, Call, FunctionCall, enclosing_call
 from resilience.clock import SYSTEM_CLOCK, Clock
 from resilience.drivers import adrive, drive, within
 from resilience.guard import Guard
@@ -55,9 +55,8 @@ class Pipeline:
         True: nobody records it and no layer needs a driver, so `outer.admit` will do.
         """
         call.now_us = self.clock.now_us()
-        parent = CURRENT.get()
-        if parent is not None:
-            call.parent = parent
+        if CURRENT.get() is not None:
+            call.parent = parent = enclosing_call()
             call.deadline_us = deadline_us_around(parent)
         call.trace = tracing.begin(self.name, call)
         return call.trace is None and not self.outer.has_effects
@@ -153,7 +152,7 @@ def decorate(calls: Calls, fn: Callable[P, T]) -> Callable[P, T]:
     """Make a function or coroutine function each of whose calls goes through `calls`. Raises TypeError for a generator."""
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(
-            f"pipeline {calls.name!r}: {fn.__qualname__} is a generator, whose work begins after the call; "
+            f"pipeline {calls.name!r}: {getattr(fn, '__qualname__', fn)} is a generator, whose work begins after the call; "
             f"use `with pipeline.guard():` around the block that consumes it"
         )
     if inspect.iscoroutinefunction(fn):

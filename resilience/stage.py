@@ -52,8 +52,7 @@ class Stage:
         try:
             for layer in self.layers:
                 yield from self._pass(layer, call)
-        except BaseException as error:
-            call.error = call.error or error
+        except BaseException:
             permit.settle(Outcome.IGNORED)
             raise
         return permit
@@ -102,10 +101,11 @@ def _decided(call: Call, refusal: BaseException | None) -> str:
 
 
 def settle_error(permit: Permit, error: BaseException) -> None:
-    """Settle a call that ended with `error`."""
+    """Settle a call that ended with `error`, unless it is known already what ended it."""
     call = permit.call
-    call.error = error
-    permit.settle(judge_error(call, error))
+    if call.error is None:
+        call.error = error
+    permit.settle(judge_error(call, call.error))
 
 
 def settle_success(permit: Permit, now_us: int) -> None:

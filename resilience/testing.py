@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from resilience.clock import US_PER_S, to_us
 from resilience.events import Event, subscribe
@@ -97,18 +98,38 @@ class ManualTimer:
     """A callback that a `ManualClock` will run."""
 
     def __init__(self, callback: Callable[[], object]) -> None:
-        self._callback = callback
-        self.is_over = False
+        self._callback: Callable[[], object] | None = callback
+        task = _running_task()
+        self._armed_by = None if task is None else weakref.ref(task)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has run or was cancelled."""
+        return self._callback is None
 
     def cancel(self) -> None:
         """Forget the callback."""
-        self.is_over = True
+        self._callback = None
 
     def run(self) -> None:
-        """Run it, unless it was cancelled."""
-        if not self.is_over:
-            self.is_over = True
-            self._callback()
+        """Run it, unless it was cancelled. A task that moves the clock itself gets to its next `await` first, as with real time."""
+        armed_by = None if self._armed_by is None else self._armed_by()
+        if armed_by is not None and armed_by is _running_task():
+            asyncio.get_running_loop().call_soon(self._run)
+        else:
+            self._run()
+
+    def _run(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
 
 
 class RecordingObserver:

@@ -33,13 +33,15 @@ class Slot:
         self._wheel = wheel
         self.index = index
         self.members: set[Expires] = set()
-        self._timer: Timer = clock.call_later(delay_s, self._fire)
+        timer = clock.call_later(delay_s, self._fire)
+        # Kept only where it will be cancelled: it refers to its loop, and would keep a loop that was closed alive for ever.
+        self._timer: Timer | None = timer if wheel.is_exact else None
 
     def leave(self, member: Expires) -> None:
         """Forget `member`, if it is still waiting."""
         members = self.members
         members.discard(member)
-        if not members and self._wheel.is_exact:
+        if not members and self._timer is not None:
             self._timer.cancel()
             self._wheel.forget(self)
 

@@ -6,6 +6,7 @@ then rebinds one reference, so that nobody sees half of a change.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -25,6 +26,7 @@ from resilience.layers.limiter import LimiterState, RateLimiter
 from resilience.layers.retry import Retry, RetryState
 from resilience.pipeline import Pipeline
 
+log = logging.getLogger("resilience")
 S = TypeVar("S")
 
 
@@ -175,6 +177,8 @@ class Toolkit:
         version = self.active.version + 1 if hasattr(self, "active") else 1
         self.active = Active(version, document, pipelines, self.clock.now_us())
         emit([ConfigLoaded(self.path, document.sha256)])
+        for warning in document.warnings:
+            log.warning("%s", warning)
 
     def pipeline(self, name: str) -> PipelineHandle:
         """A handle on the pipeline called `name`; it follows changes of the configuration.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
+from typing import Final
 
 from resilience import DeadlineExceeded, Rejected
 from resilience.edges import (
@@ -29,7 +30,8 @@ from resilience.integrations.asgi.threads import waits_for_thread
 from resilience.integrations.asgi.types import App, Message, Receive, Scope, Send
 
 log = logging.getLogger("resilience")
-_EVENT_STREAM = b"text/event-stream"
+_CONTENT_TYPE: Final = b"content-type"
+_EVENT_STREAM: Final = b"text/event-stream"
 
 
 class HttpExchange(RequestCall):
@@ -148,12 +150,10 @@ class HttpExchange(RequestCall):
         """The application's `send`."""
         kind = message["type"]
         if self._expired:
-            return self._drop()
+            return self._drop(message)
         if kind == "http.response.start":
-            self._start = message
-            if self._guarded.quota_limiters:
-                self._add_fields(message)
-        elif kind == "http.response.body":
+            return self._send_start(message)
+        if kind == "http.response.body":
             if message.get("more_body", False):
                 return self._send_part(message)
             self._settle_answered()
@@ -168,28 +168,41 @@ class HttpExchange(RequestCall):
             self._client_gone = True
         return message
 
-    async def _send_part(self, message: Message) -> None:
-        if not self.settled and self._is_event_stream():
+    async def _send_start(self, message: Message) -> None:
+        guarded = self._guarded
+        self._start = message
+        headers = message.get("headers", ())
+        if guarded.times_start:
+            self.response_us = guarded.pipeline.clock.now_us()
+        if guarded.quota_limiters or type(headers) is not list:  # the message is the application's: it may send it again
+            headers = [*headers, *self._fields()]
+            message = {**message, "headers": headers}
+        if _begins_event_stream(headers):
             self._release_stream()
+        try:
+            await self._send(message)
+        except OSError:
+            self._client_gone = True
+            raise
+
+    async def _send_part(self, message: Message) -> None:
         try:
             await self._send(message)
         except OSError:  # how a server says that the client has gone (ASGI 2.4)
             self._client_gone = True
             raise
 
-    async def _drop(self) -> None:
-        """What a handler sends after its deadline goes nowhere; one that streams is stopped at the first chance."""
-        if self._start is not None:
+    async def _drop(self, message: Message) -> None:
+        """What a handler sends after its deadline goes nowhere; one that streams on is stopped at the first chance."""
+        if self._start is not None or message.get("more_body", False):
+            if self._cancelled:
+                raise ConnectionAbortedError("the deadline of this request has passed")
             self._cancel()
         await asyncio.sleep(0)
 
-    def _add_fields(self, message: Message) -> None:
+    def _fields(self) -> list[tuple[bytes, bytes]]:
         quotas = [limiter.quota(self) for limiter in self._guarded.quota_limiters]
-        message["headers"] = [*message.get("headers", ()), *encoded(ratelimit_fields(quotas))]
-
-    def _is_event_stream(self) -> bool:
-        headers = () if self._start is None else self._start.get("headers", ())
-        return any(name.lower() == b"content-type" and value.startswith(_EVENT_STREAM) for name, value in headers)
+        return encoded(ratelimit_fields(quotas)) if quotas else []
 
     def _release_stream(self) -> None:
         """An event stream has begun: it votes now, and its deadline ends here unless it was asked to hold."""
@@ -249,6 +262,7 @@ class HttpExchange(RequestCall):
         error = deadline.exceeded(self)
         self._record_expiry(error)
         settle_error(self._permit, error)
+        self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
             answer = send_answer(self._send, refusal_answer(error, own=True))
             self._answering = asyncio.get_running_loop().create_task(answer)
@@ -257,6 +271,7 @@ class HttpExchange(RequestCall):
 
     async def _finish_expiry(self) -> None:
         """See the 504 through. A handler that swallowed the cancellation leaves it to be taken back here."""
+        self.settled = True
         self._takes_back_cancellation()
         if self._answering is not None:
             with contextlib.suppress(OSError):  # the client has gone before its 504
@@ -279,3 +294,10 @@ class HttpExchange(RequestCall):
             return False
         self._cancelled = False
         return self._task.uncancel() <= self._cancelling
+
+
+def _begins_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, value in headers:
+        if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
+            return value.lower().startswith(_EVENT_STREAM)
+    return False

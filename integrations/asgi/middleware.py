@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from resilience import ConfigError, Pipeline, Toolkit
 from resilience.edges import Answer, RouteSource, open_source
@@ -38,6 +39,7 @@ class ResilienceMiddleware:
     ) -> None:
         self.app = app
         self._source: RouteSource | None = None
+        self._close: Callable[[], None] | None = None
         self._error: ConfigError | None = None
         # Starlette makes middleware in its first call, where servers swallow an exception: it is kept, and told at lifespan.
         try:
@@ -66,9 +68,10 @@ class ResilienceMiddleware:
             await self.app(scope, receive, send)
 
     def close(self) -> None:
-        """Give up the configuration file. For applications that are taken down while the process lives on."""
-        if self._source is not None:
+        """Give up the configuration file, once. For applications that are taken down while the process lives on."""
+        if self._close is not None:
             self._close()
+            self._close = None
 
     async def _refuse_to_serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
         if kind == "lifespan":

@@ -67,7 +67,7 @@ class WebsocketExchange:
         timeout = None if guarded.deadline is None else guarded.deadline.exceeded
         mark = CURRENT.set(call)
         try:
-            await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self._receive, self))
+            await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self.receive, self))
         except Rejected as refusal:
             settle_error(self._permit, refusal)
             if self._is_over:
@@ -77,9 +77,19 @@ class WebsocketExchange:
             settle_error(self._permit, error)
             raise
         else:
-            self._permit.settle(Outcome.OK)
+            answered = self._is_accepted or self._is_over
+            self._permit.settle(Outcome.OK if answered else Outcome.FAILED)  # without an answer the server makes a 500 of it
         finally:
             CURRENT.reset(mark)
+
+    async def receive(self) -> Message:
+        """The application's `receive`: takes note of a client that has gone."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._is_over = True
+            if not self._is_accepted:
+                self._permit.settle(Outcome.IGNORED)
+        return message
 
     async def __call__(self, message: Message) -> None:
         """The application's `send`."""

@@ -47,13 +47,15 @@ def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.ra
         "detail": str(refusal),
         "reason": refusal.reason,
     }
-    if kind:
+    if kind == "quota-exceeded":
         document["violated-policies"] = [refusal.policy]
     headers = [("content-type", "application/problem+json")]
+    quota = refusal.quota if own and isinstance(refusal, RateLimited) else None
     if refusal.retry_after_s is not None:
-        headers.append(("retry-after", str(retry_after(refusal.retry_after_s, uniform))))
-    if own and isinstance(refusal, RateLimited) and refusal.quota is not None:
-        headers += ratelimit_fields([refusal.quota])
+        wait_s = refusal.retry_after_s if quota is None else max(refusal.retry_after_s, quota.available_in_s)
+        headers.append(("retry-after", str(retry_after(wait_s, uniform))))
+    if quota is not None:
+        headers += ratelimit_fields([quota])
     body = json.dumps(document).encode()
     headers.append(("content-length", str(len(body))))
     return Answer(status, tuple(headers), body)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from resilience.errors import ConfigError
+from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline
 from resilience.layers.limiter import RateLimiter
 from resilience.pipeline import Pipeline
@@ -16,7 +17,7 @@ from resilience.toolkit import Toolkit, load
 class Guarded:
     """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
 
-    __slots__ = ("deadline", "deadline_headers", "pipeline", "quota_limiters", "streams_have_deadline")
+    __slots__ = ("deadline", "deadline_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -24,6 +25,9 @@ class Guarded:
         read = () if self.deadline is None else self.deadline.settings.read
         self.deadline_headers: frozenset[bytes] = frozenset(name.encode() for name in read)
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
+        self.times_start = any(
+            isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers
+        )
         self.quota_limiters: tuple[RateLimiter, ...] = tuple(
             layer for layer in pipeline.layers if isinstance(layer, RateLimiter) and layer.settings.fields == "always"
         )

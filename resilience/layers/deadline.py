@@ -16,7 +16,6 @@ from resilience.settings import Kind, option, validate
 READ_HEADERS = ("grpc-timeout", "x-envoy-expected-rq-timeout-ms", "connect-timeout-ms")
 WRITE_HEADER = "x-envoy-expected-rq-timeout-ms"
 MAX_TIMEOUT_S = 86_400
-_LONGEST_US = MAX_TIMEOUT_S * US_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +97,27 @@ class Deadline:
         enrol(self)
 
     def admit(self, call: Call) -> None:
-        timeout_s = call.timeout_s
-        timeout_us = self._default_us if timeout_s is None else int(min(timeout_s, MAX_TIMEOUT_S) * US_PER_S)
-        if self._max_us is not None and (timeout_us is None or timeout_us > self._max_us) and timeout_s is not None:
-            timeout_us = self._max_us
-        enclosing_us = call.deadline_us
-        if timeout_us is None:
-            if enclosing_us is None:
-                return
-            deadline_us = enclosing_us
-        else:
-            deadline_us = call.now_us + timeout_us
-            if enclosing_us is not None and enclosing_us < deadline_us:
-                deadline_us = enclosing_us
+        timeout_us = self._default_us if call.timeout_s is None else self._asked_us(call.timeout_s)
+        deadline_us = call.deadline_us  # of what encloses this call
+        if timeout_us is not None:
+            own_us = call.now_us + timeout_us
+            if deadline_us is None or own_us < deadline_us:
+                deadline_us = own_us
+        elif deadline_us is None:
+            return
         call.deadline_us = deadline_us
         left_us = deadline_us - call.now_us
-        call.deadline_counts = left_us >= self._half_us
+        if left_us < self._half_us:
+            call.deadline_counts = False
         if left_us <= 0:
             self._refuse(call)
-        with self.state.lock:
-            self.state.admitted += 1
+        state = self.state
+        with state.lock:
+            state.admitted += 1
+
+    def _asked_us(self, timeout_s: float) -> int:
+        asked_us = int(min(timeout_s, MAX_TIMEOUT_S) * US_PER_S)
+        return asked_us if self._max_us is None else min(asked_us, self._max_us)
 
     def _refuse(self, call: Call) -> None:
         call.decision = Decision.EXPIRED

@@ -46,34 +46,33 @@ def header_name(source: str) -> str:
     return name.lower()
 
 
-def key_function(source: str | KeyFunction, trusted_proxies: Sequence[str] = ()) -> KeyFunction:
-    """Make the key function that `source` names. An explicit `Call.key` always goes first.
+def key_function(source: str | KeyFunction, trusted_proxies: Sequence[str] = ()) -> Callable[[Call], str]:
+    """Make the key function that `source` names. It returns a key of bounded size, `UNKNOWN` where there is none.
 
     Raises:
         ValueError: `source` names no way to make a key, or a trusted proxy is no address.
     """
     if callable(source):
-        return _explicit_first(_careful(source))
+        return _bounded(_careful(source))
     if source in ("client_address", "forwarded_address"):
-        return _explicit_first(_address_function(source, trusted_proxies))
+        return _address_function(source, trusted_proxies)
     if source.startswith(HEADER_PREFIX):
         name = header_name(source)
-        return _explicit_first(lambda call: hashed(call.headers(name)))
+        return lambda call: hashed(call.headers(name))
     if source == "host":
-        return _explicit_first(lambda call: call.host())
+        return _bounded(lambda call: call.host())
     if source == "method":
-        return _explicit_first(lambda call: call.method())
+        return _bounded(lambda call: call.method())
     raise ValueError(f"key: {source!r} is unknown; write client_address, forwarded_address, host, method or header:NAME")
 
 
-def _explicit_first(function: KeyFunction) -> KeyFunction:
-    def key_of(call: Call) -> str:
-        key = call.key
-        if key is None:
-            key = function(call)
-        return UNKNOWN if key is None else key if len(key) <= _LONGEST_PLAIN else hashed([key])
+def bounded(key: str | None) -> str:
+    """A key of bounded size: a long one is hashed. None is the key of all that have none."""
+    return UNKNOWN if key is None else key if len(key) <= _LONGEST_PLAIN else hashed([key])
 
-    return key_of
+
+def _bounded(function: KeyFunction) -> Callable[[Call], str]:
+    return lambda call: bounded(function(call))
 
 
 def _careful(function: KeyFunction) -> KeyFunction:
@@ -81,7 +80,8 @@ def _careful(function: KeyFunction) -> KeyFunction:
 
     def key_of(call: Call) -> str | None:
         try:
-            return function(call)
+            key: object = function(call)
+            return key if key is None or isinstance(key, str) else str(key)  # a number of a user, say
         except Exception:
             log.exception("the key function %r raised; the call shares the bucket of all that have no key", function)
             return None
@@ -89,7 +89,7 @@ def _careful(function: KeyFunction) -> KeyFunction:
     return key_of
 
 
-def _address_function(source: str, trusted_proxies: Sequence[str]) -> KeyFunction:
+def _address_function(source: str, trusted_proxies: Sequence[str]) -> Callable[[Call], str]:
     trusted = networks(trusted_proxies)
     header, read = ("forwarded", forwarded) if source == "forwarded_address" else ("x-forwarded-for", x_forwarded_for)
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
 from resilience.errors import CircuitOpen
+from resilience.events import Event, emit
 from resilience.health import HealthSignal
 from resilience.layers.breaker.classify import Classifier
 from resilience.layers.breaker.machine import BreakerState, Machine, Refusal, Ticket, Uniform
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.breaker.table import MachineTable
-from resilience.layers.keys import KeyFunction, key_function
+from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -32,13 +33,13 @@ class BreakerPool:
         self._policy = policy
         self._uniform = uniform
         self.forced = settings.force
-        self.single = self._make(None, now_us)
+        self.single, events = self._make(None, now_us)
         self.table = MachineTable(self._make, settings.max_keys)
+        emit(events)
 
-    def _make(self, key: str | None, now_us: int) -> Machine:
+    def _make(self, key: str | None, now_us: int) -> tuple[Machine, list[Event]]:
         machine = Machine(self._policy, self.settings, self.health, key=key, uniform=self._uniform)
-        machine.force(self.forced, now_us)
-        return machine
+        return machine, machine.forced_now(self.forced, now_us)
 
     def force(self, state: str | None, now_us: int) -> None:
         """Hold every breaker of this policy "open" or "closed"; None lets them go."""
@@ -48,17 +49,17 @@ class BreakerPool:
 
     def configure(self, settings: CircuitBreakerSettings, health: HealthSignal | None, now_us: int) -> None:
         """Go by new settings and write `health` from now on."""
-        if settings.force != self.settings.force:
-            self.force(settings.force, now_us)
+        if settings.force != self.settings.force:  # else what an operator forced by hand stays
+            self.forced = settings.force
         self.settings = settings
         self.health = health
         self.table.resize(settings.max_keys)
         for machine in self:
-            machine.move_to(health, now_us)
-            machine.configure(settings, now_us)
+            machine.configure(settings, health, self.forced, now_us)
 
     def retire(self, now_us: int) -> None:
-        """The policy is removed: let go of the signal."""
+        """The policy is removed: let go of the signal, and write it no more."""
+        self.health = None
         for machine in self:
             machine.retire(now_us)
 
@@ -139,7 +140,7 @@ class CircuitBreaker:
             open_max_s=open_max_s,
             probes=probes,
             half_open_for_s=half_open_for_s,
-            key=key if isinstance(key, str) else None,
+            key=None if callable(key) else key,
             max_keys=max_keys,
             shadow=shadow,
         )
@@ -192,8 +193,10 @@ class CircuitBreaker:
         return answer
 
     def _machine_of(self, call: Call) -> Machine:
-        key = self._key_of(call) if self._key_of is not None else None
-        return self.pool.single if key is None else self.pool.table.get(key, call.now_us)
+        if self._key_of is None:
+            return self.pool.single
+        key = self._key_of(call) if call.key is None else bounded(call.key)
+        return self.pool.table.get(key, call.now_us)
 
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         if self._shadow:
@@ -212,6 +215,9 @@ class CircuitBreaker:
 
     def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
         machine = token.machine
+        if self._classify is None and not machine.measures_time:
+            machine.settle(token, outcome, False, now_us)
+            return
         if self._classify is not None and not (outcome is Outcome.IGNORED and call.error is None):
             outcome = self._judge(self._classify, call, outcome)
         slow = False

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
 from resilience.call import Outcome
 from resilience.clock import US_PER_S, to_us
-from resilience.events import BreakerChanged, Event, emit
+from resilience.events import NO_EVENTS, BreakerChanged, Event, emit
 from resilience.health import HealthSignal, Hold
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.breaker.window import CountWindow, TimeWindow, Window
 
 _SHARE: Final = 1_000_000_000
+_OK: Final = Outcome.OK
 _LARGEST_JITTER: Final = 0.1
 _MOST_GROWTHS: Final = 64  # beyond, the power would overflow; `open_max_s` was reached long before
 Uniform = Callable[[], float]
@@ -92,6 +93,7 @@ class Machine:
         self._failure_share = round(settings.failure_rate * _SHARE)
         self._slow_share = round(settings.slow_call_rate * _SHARE)
         self._slow_us = None if settings.slow_call_s is None else to_us(settings.slow_call_s)
+        self.measures_time = self._slow_us is not None
 
     def _new_window(self) -> Window:
         settings = self.settings
@@ -114,16 +116,20 @@ class Machine:
 
     def settle(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> None:
         """Take a ticket back with how its call went. One of an older generation votes on nothing."""
-        events: list[Event] = []
+        events: Sequence[Event] = NO_EVENTS
         with self.lock:
             if ticket is self.closed_ticket:
                 self.admitted += 1
-                if outcome is not Outcome.IGNORED:
+                window = self._window
+                if outcome is _OK and not slow and not window.failures and not window.slow_calls:
+                    window.add(now_us, False, False)  # the common case, which can open nothing
+                    self._in_a_row = 0
+                elif outcome is not Outcome.IGNORED:
                     events = self._vote(outcome is Outcome.FAILED, slow, now_us)
             elif ticket.admitted_us is None:
                 self.admitted += 1
-            elif self._probes.pop(ticket, None) is not None and outcome is not Outcome.IGNORED:
-                events = self._count_probe(outcome is Outcome.FAILED, slow, now_us)
+            else:
+                events = self._settle_probe(ticket, outcome, slow, now_us)
         if events:
             emit(events)
 
@@ -131,44 +137,37 @@ class Machine:
         """Whether a call that took so long to start answering is slow."""
         return self._slow_us is not None and duration_us > self._slow_us
 
-    @property
-    def measures_time(self) -> bool:
-        """Whether it matters how long a call took."""
-        return self._slow_us is not None
-
     # --- operating ----------------------------------------------------------------------------------------------------------
 
-    def configure(self, settings: CircuitBreakerSettings, now_us: int) -> None:
-        """Go by new settings: another window starts empty; state, open timer and probes stay."""
+    def configure(
+        self, settings: CircuitBreakerSettings, health: HealthSignal | None, forced: str | None, now_us: int
+    ) -> None:
+        """Go by new settings, all at once: another window starts empty; state, open timer and probes stay."""
         with self.lock:
             old = self.settings
+            events = self._leave_for(health, now_us)
             self._set(settings)
             if (old.window_s, old.window_calls) != (settings.window_s, settings.window_calls):
                 self._window = self._new_window()
-            events = self._mark_health(now_us)
+            events += self._force(forced, now_us) + self._mark_health(now_us)
             if self._state is BreakerState.HALF_OPEN:
-                events += self._decide(now_us)
+                events += self._decide(now_us, now_us)
         emit(events)
 
     def force(self, state: str | None, now_us: int) -> None:
         """Hold it "open" or "closed" whatever happens; None lets it go: closed, with a fresh window."""
-        with self.lock:
-            events = self._force(state, now_us)
-        emit(events)
+        emit(self.forced_now(state, now_us))
 
-    def move_to(self, health: HealthSignal | None, now_us: int) -> None:
-        """Write another signal: this counts as closed on the old one now, and where it is open as an opening on the new."""
+    def forced_now(self, state: str | None, now_us: int) -> list[Event]:
+        """The same for a caller who holds a lock, and emits what this returns once it has let go of that."""
         with self.lock:
-            if health is self.health:
-                return
-            events = self._let_go(now_us)
-            self.health = health
-            events += self._mark_health(now_us)
-        emit(events)
+            return self._force(state, now_us)
 
     def retire(self, now_us: int) -> None:
         """It is removed: a signal that it holds is let go. Calls still under way settle as before."""
-        self.move_to(None, now_us)
+        with self.lock:
+            events = self._leave_for(None, now_us)
+        emit(events)
 
     @property
     def state(self) -> BreakerState:
@@ -229,44 +228,53 @@ class Machine:
             return []
         if failed:
             self._in_a_row += 1
-            if self._in_a_row == settings.consecutive_failures:
-                return self._open(now_us, f"{self._in_a_row} failures in a row")
+            if settings.consecutive_failures is not None and self._in_a_row >= settings.consecutive_failures:
+                return self._open(now_us, f"{self._in_a_row} failures in a row", now_us)
         else:
             self._in_a_row = 0
         if window.calls < settings.min_calls:
             return []
         if window.failures and window.failures * _SHARE >= self._failure_share * window.calls:
-            return self._open(now_us, f"{window.failures} of {window.calls} calls failed")
+            return self._open(now_us, f"{window.failures} of {window.calls} calls failed", now_us)
         if window.slow_calls and self._slow_us is not None and window.slow_calls * _SHARE >= self._slow_share * window.calls:
-            return self._open(now_us, f"{window.slow_calls} of {window.calls} calls were slow")
+            return self._open(now_us, f"{window.slow_calls} of {window.calls} calls were slow", now_us)
         return []
 
-    def _count_probe(self, failed: bool, slow: bool, now_us: int) -> list[Event]:
+    def _settle_probe(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> list[Event]:
+        events = self._expire_probes(now_us)  # this one too, when it took too long
+        if self._probes.pop(ticket, None) is None or outcome is Outcome.IGNORED:
+            return events
+        self._count_probe(outcome is Outcome.FAILED, slow)
+        return events + self._decide(now_us, now_us)
+
+    def _count_probe(self, failed: bool, slow: bool) -> None:
         self._probes_done += 1
         self._probes_failed += failed
         self._probes_slow += slow
-        return self._decide(now_us)
 
-    def _decide(self, now_us: int) -> list[Event]:
+    def _decide(self, settled_us: int, now_us: int) -> list[Event]:
+        """Close or reopen when all probes have settled, the last of them at `settled_us`."""
         if self._probes or self._probes_done < self.settings.probes:
             return []
         failed, slow, done = self._probes_failed, self._probes_slow, self._probes_done
         if failed * _SHARE >= self._failure_share * done:
             self._failed_recoveries += 1
-            return self._open(now_us, f"{failed} of {done} probes failed")
+            return self._open(settled_us, f"{failed} of {done} probes failed", now_us)
         if slow and slow * _SHARE >= self._slow_share * done:
             self._failed_recoveries += 1
-            return self._open(now_us, f"{slow} of {done} probes were slow")
+            return self._open(settled_us, f"{slow} of {done} probes were slow", now_us)
         return self._close(now_us, f"{done - failed} of {done} probes succeeded")
 
     def _expire_probes(self, now_us: int) -> list[Event]:
+        """Count the probes that have taken too long as failed, each at the instant its time was over."""
         limit_us = self._half_open_us()
-        events: list[Event] = []
+        settled_us = 0
         for ticket, admitted_us in list(self._probes.items()):
             if now_us - admitted_us >= limit_us:
                 del self._probes[ticket]
-                events += self._count_probe(failed=True, slow=False, now_us=admitted_us + limit_us)
-        return events
+                self._count_probe(failed=True, slow=False)
+                settled_us = max(settled_us, admitted_us + limit_us)
+        return self._decide(settled_us, now_us) if settled_us else []
 
     def _half_open_us(self) -> int:
         settings = self.settings
@@ -277,12 +285,13 @@ class Machine:
         oldest_us = min(self._probes.values(), default=now_us)
         return max(1, oldest_us + self._half_open_us() - now_us)
 
-    def _open(self, now_us: int, reason: str) -> list[Event]:
+    def _open(self, since_us: int, reason: str, now_us: int) -> list[Event]:
+        """Open since an instant that may have passed unnoticed; the signal hears of it now, and never of the past."""
         settings = self.settings
         grown_s = settings.open_for_s * settings.open_growth ** min(self._failed_recoveries, _MOST_GROWTHS)
         open_s = min(grown_s, max(settings.open_max_s, settings.open_for_s))
         open_s *= 1.0 - _LARGEST_JITTER * self._uniform()  # earlier, never later: a fleet must not probe in step
-        self._open_until_us = now_us + to_us(open_s)
+        self._open_until_us = since_us + to_us(open_s)
         events: list[Event] = [self._turn(BreakerState.OPEN, reason)]
         self._holding = False  # a failed probe holds the signal anew, from the end of the new open time
         return events + self._mark_health(now_us)
@@ -322,6 +331,14 @@ class Machine:
             return []
         self._holding = True
         return self.health.opened(self._hold, now_us, None if self._forced == "open" else self._open_until_us)
+
+    def _leave_for(self, health: HealthSignal | None, now_us: int) -> list[Event]:
+        """Write another signal from now on: this is a closing on the old one; `_mark_health` makes it an opening on the new."""
+        if health is self.health:
+            return []
+        events = self._let_go(now_us)
+        self.health = health
+        return events
 
     def _let_go(self, now_us: int) -> list[Event]:
         if not self._holding or self.health is None:

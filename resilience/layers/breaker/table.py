@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from resilience.events import NO_EVENTS, Event, emit
 from resilience.layers.breaker.machine import Machine
 
 _LOOK_AT = 8
@@ -17,7 +18,7 @@ class MachineTable:
     An idle one is forgotten first (nothing is lost); if none of the longest unused is idle, the longest unused goes.
     """
 
-    def __init__(self, make: Callable[[str, int], Machine], max_keys: int) -> None:
+    def __init__(self, make: Callable[[str, int], tuple[Machine, list[Event]]], max_keys: int) -> None:
         self._lock = threading.Lock()
         self._machines: OrderedDict[str, Machine] = OrderedDict()
         self._make = make
@@ -26,16 +27,19 @@ class MachineTable:
     def get(self, key: str, now_us: int) -> Machine:
         """The machine of `key`."""
         evicted: list[Machine] = []
+        events: Sequence[Event] = NO_EVENTS
         with self._lock:
             machine = self._machines.get(key)
             if machine is None:
                 while len(self._machines) >= self._max_keys:
                     evicted.append(self._machines.pop(self._victim(now_us)))
-                machine = self._machines[key] = self._make(key, now_us)
+                machine, events = self._make(key, now_us)
+                self._machines[key] = machine
             else:
                 self._machines.move_to_end(key)
         for old in evicted:
             old.retire(now_us)
+        emit(events)
         return machine
 
     def _victim(self, now_us: int) -> str:

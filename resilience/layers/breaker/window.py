@@ -28,24 +28,24 @@ class Window(Protocol):
 class TimeWindow:
     """The calls of the last `length_us`, in ten buckets: a call is forgotten nine to ten tenths of the window later."""
 
-    __slots__ = ("_bucket_us", "_buckets", "_epoch", "calls", "failures", "slow_calls")
+    __slots__ = ("_bucket_us", "_buckets", "_current", "_epoch", "_until_us", "calls", "failures", "slow_calls")
 
     def __init__(self, length_us: int) -> None:
         self._bucket_us = max(1, length_us // BUCKETS)
         self.clear()
 
     def clear(self) -> None:
-        self._epoch = 0
+        self._epoch = self._until_us = 0
         self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
+        self._current = self._buckets[0]
         self.calls = self.failures = self.slow_calls = 0
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
-        epoch = now_us // self._bucket_us
-        if epoch > self._epoch:
-            self._forget(epoch)
-        bucket = self._buckets[self._epoch % BUCKETS]
-        bucket[0] += 1
+        if now_us >= self._until_us:
+            self._forget(now_us // self._bucket_us)
         self.calls += 1
+        bucket = self._current
+        bucket[0] += 1
         if failed:
             bucket[1] += 1
             self.failures += 1
@@ -54,9 +54,8 @@ class TimeWindow:
             self.slow_calls += 1
 
     def expire(self, now_us: int) -> None:
-        epoch = now_us // self._bucket_us
-        if epoch > self._epoch:
-            self._forget(epoch)
+        if now_us >= self._until_us:
+            self._forget(now_us // self._bucket_us)
 
     def _forget(self, epoch: int) -> None:
         for old in range(max(self._epoch + 1, epoch - BUCKETS + 1), epoch + 1):
@@ -66,6 +65,8 @@ class TimeWindow:
             self.slow_calls -= bucket[2]
             bucket[0] = bucket[1] = bucket[2] = 0
         self._epoch = epoch
+        self._until_us = (epoch + 1) * self._bucket_us
+        self._current = self._buckets[epoch % BUCKETS]
 
 
 class CountWindow:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
 from resilience.errors import Quota, RateLimited
-from resilience.health import HealthSignal
+from resilience.health import NEVER_US, HealthSignal
 from resilience.layers.base import Wait
-from resilience.layers.keys import KeyFunction, key_function
+from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
 from resilience.registry import enrol
@@ -63,8 +63,8 @@ class RateLimiter:
         settings = RateLimiterSettings(
             rate_per_s=rate_per_s,
             burst=burst,
-            key=key if isinstance(key, str) else None,
-            cost=cost if isinstance(cost, int) else 1,
+            key=None if callable(key) else key,
+            cost=1 if callable(cost) else cost,
             max_wait_s=max_wait_s,
             max_keys=max_keys,
             status=status,
@@ -73,7 +73,7 @@ class RateLimiter:
             shadow=shadow,
         )
         state = LimiterState(settings, health, clock.now_us())
-        self._bind(name, clock, settings, state, key, None if isinstance(cost, int) else cost)
+        self._bind(name, clock, settings, state, key, cost if callable(cost) else None)
 
     @classmethod
     def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> RateLimiter:
@@ -97,7 +97,7 @@ class RateLimiter:
         self.state = state
         self._key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self._cost_of = cost
-        self._cost = settings.cost
+        self._cost = settings.cost if cost is None else None
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -109,8 +109,10 @@ class RateLimiter:
         return self._max_wait_us > 0
 
     def admit(self, call: Call) -> Wait | None:
-        key = None if self._key_of is None else self._key_of(call)
-        cost = call.cost if call.cost is not None else self._cost if self._cost_of is None else self._cost_of(call)
+        key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+        cost = self._cost
+        if cost is None or call.cost is not None:
+            cost = self._cost_for(call)
         if cost > self._burst:
             self._refuse(call, key, cost, None)
             return None
@@ -124,6 +126,17 @@ class RateLimiter:
             self._refuse(call, key, cost, wait_us)
             return None
         return self._queue(call, key, cost, wait_us)
+
+    def _key_for(self, call: Call) -> str | None:
+        return None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+
+    def _cost_for(self, call: Call) -> int:
+        cost: Any = call.cost
+        if cost is None:
+            cost = self.settings.cost if self._cost_of is None else self._cost_of(call)
+        if not isinstance(cost, int) or cost < 0:  # below 0 it would fill the bucket
+            raise ValueError(f"{self.name}: the cost of a call must be a whole number, at least 0, got {cost!r}")
+        return int(cost)
 
     def _queue(self, call: Call, key: str | None, cost: int, wait_us: int) -> Wait:
         call.decision = Decision.QUEUED
@@ -141,16 +154,15 @@ class RateLimiter:
             with state.lock:
                 state.rejected += 1
         quota = state.quota(self.name, key, cost, call.now_us)
-        cut = state.is_cut
-        retry_after_s = self._retry_after_s(cost, quota, wait_us)
-        raise self._refusal(quota, retry_after_s, cut=cut)
+        cut = wait_us is not None and state.is_cut
+        raise self._refusal(quota, self._retry_after_s(wait_us, cut=cut), cut=cut)
 
-    def _retry_after_s(self, cost: int, quota: Quota, wait_us: int | None) -> float | None:
+    def _retry_after_s(self, wait_us: int | None, *, cut: bool) -> float | None:
         if wait_us is None:
             return None
-        health = self.state.health
-        if cost > quota.limit and health is not None:  # fits a full bucket, but not one of the size that health leaves it
-            return health.settings.every_s
+        if wait_us == NEVER_US:  # fits a full bucket, but not one of the size that health leaves it
+            health = self.state.health
+            return health.settings.every_s if cut and health is not None else None
         return wait_us / US_PER_S
 
     def _refusal(self, quota: Quota, retry_after_s: float | None, *, cut: bool) -> RateLimited:
@@ -161,7 +173,7 @@ class RateLimiter:
             policy=self.name,
             reason="cut" if cut else "quota",
             retry_after_s=retry_after_s,
-            quota=quota,
+            quota=None if self.settings.fields == "never" else quota,
             status=self.settings.status if cut else 429,
         )
 
@@ -178,7 +190,7 @@ class RateLimiter:
 
     def quota(self, call: Call) -> Quota:
         """What the caller of `call` has left."""
-        key = None if self._key_of is None else self._key_of(call)
+        key = self._key_for(call)
         return self.state.quota(self.name, key, 0, call.now_us)
 
     def attributes(self, call: Call) -> Mapping[str, Any]:

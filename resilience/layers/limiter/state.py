@@ -7,22 +7,20 @@ from collections.abc import Hashable
 
 from resilience.clock import US_PER_S
 from resilience.errors import Quota
-from resilience.health import PPB, HealthSignal
+from resilience.health import NEVER_US, PPB, HealthSignal
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
 
 
 class LimiterState:
-    """Buckets of one limit. `take` and `give_back` are the only ways tokens move."""
+    """Buckets of one limit; one without keys has the one of key None. Only `take` and `give_back` move tokens."""
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
         self.lock = threading.Lock()
         self.health = health
         self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
-        full = self.tokens.full(0)
-        self.single = full
-        self.table = BucketTable(settings.max_keys, full)
+        self.table = BucketTable(settings.max_keys, self.tokens.full(0))
         self.admitted = 0
         self.rejected = 0
         self.queued = 0
@@ -31,32 +29,39 @@ class LimiterState:
     def take(self, key: Hashable | None, cost: int, now_us: int, patience_us: int) -> int:
         """Take `cost` tokens if they are there, or will be within `patience_us`.
 
-        Returns the microseconds until they are there: 0 is admitted at once; above `patience_us` nothing was taken.
+        Returns the microseconds until they are there: 0 is admitted at once; above `patience_us` nothing was taken. `NEVER_US`:
+        a bucket of the size that health leaves it cannot hold so many.
         """
-        tokens = self.tokens
-        if tokens.is_stale(now_us):
+        tokens, health = self.tokens, self.health
+        if now_us >= tokens.until_us or (health is not None and health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
-            reading = tokens.read(now_us)
+            # `tokens.read`, `tokens.full` and the common case of the table, written out: this is the hottest path there is.
+            elapsed_us = now_us - tokens.since_us
+            reading = tokens.reading
+            if elapsed_us > 0:
+                reading += elapsed_us * tokens.numerator // tokens.denominator
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
-            if key is None:
-                bucket = self.single if self.single > full else full
-            else:
-                bucket = self.table.get(key, full)
+            young = self.table.young(key)
+            known = young.get(key)
+            bucket = self.table.get(key, full) if known is None else known
+            if bucket < full:
+                bucket = full
             bucket += cost * TOKEN
+            wait_us = 0
             if bucket <= reading:
-                wait_us = 0
                 self.admitted += 1
             else:
-                wait_us = tokens.wait_us(bucket - reading)
+                # What no bucket of the present size can hold is not waited for.
+                wait_us = tokens.wait_until_us(bucket, now_us) if cost * TOKEN <= tokens.capacity else NEVER_US
                 if wait_us > patience_us:
                     self.rejected += 1
                     return wait_us
                 self.queued += 1
-            if key is None:
-                self.single = bucket
+            if known is not None:
+                young[key] = bucket
             elif cost:
                 self.table.put(key, bucket, full)
             return wait_us
@@ -66,10 +71,7 @@ class LimiterState:
         self.sync(now_us)
         with self.lock:
             full = self.tokens.full(self.tokens.read(now_us))
-            if key is None:
-                self.single = max(full, self.single - cost * TOKEN)
-            else:
-                self.table.put(key, max(full, self.table.get(key, full) - cost * TOKEN), full)
+            self.table.put(key, max(full, self.table.get(key, full) - cost * TOKEN), full)
 
     def sync(self, now_us: int) -> None:
         """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
@@ -103,9 +105,9 @@ class LimiterState:
             tokens = self.tokens
             reading = tokens.read(now_us)
             full = tokens.full(reading)
-            bucket = max(full, self.single) if key is None else self.table.get(key, full)
+            bucket = self.table.get(key, full)
             level = reading - bucket
-            missing = cost * TOKEN - level
+            missing = min(cost * TOKEN, tokens.capacity) - level  # more than the bucket holds is never there
             if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
                 missing = TOKEN - level % TOKEN if bucket > full else 0
             return Quota(
@@ -113,7 +115,7 @@ class LimiterState:
                 limit=tokens.capacity // TOKEN,
                 window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
                 remaining=max(0, level // TOKEN),
-                available_in_s=tokens.wait_us(missing) / US_PER_S,
+                available_in_s=tokens.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
             )
 
     @property

@@ -44,14 +44,19 @@ class BucketTable:
         self.max_keys = max_keys
         self._half = max(16, max_keys // len(self._shards) // 2)
 
+    def young(self, key: Hashable) -> dict[Hashable, int]:
+        """Where the bucket of `key` is if it was touched lately; it may be read and replaced there."""
+        return self._shards[hash(key) & self._mask].young
+
     def get(self, key: Hashable, full: int) -> int:
-        """The bucket of `key`, at most full. A key never seen has a full one; `put` keeps it."""
+        """The bucket of `key`, at most full. One not in the table has a full one, but for what the overflow bucket has spent.
+
+        That may have been spent by this very key, and a place in the table must not give it a second burst.
+        """
         shard = self._shards[hash(key) & self._mask]
         bucket = shard.young.get(key)
         if bucket is None:
-            bucket = shard.old.get(key)
-            if bucket is None:
-                return full if self._has_room(shard, full) else max(full, self.overflow)
+            bucket = shard.old.get(key, self.overflow)
         return bucket if bucket > full else full
 
     def put(self, key: Hashable, bucket: int, full: int) -> None:

@@ -23,48 +23,48 @@ class TokenClock:
     """Issues tokens at rate x factor. Not locked: its table's lock guards it."""
 
     __slots__ = (
-        "_denominator",
         "_factor_ppb",
         "_health",
-        "_numerator",
-        "_phase",
         "_rate_per_s",
-        "_reading",
-        "_since_us",
         "burst",
         "capacity",
+        "denominator",
         "floor",
+        "numerator",
+        "phase",
+        "reading",
+        "since_us",
         "until_us",
     )
 
     def __init__(self, rate_per_s: Fraction, burst: int, health: HealthSignal | None, now_us: int) -> None:
-        self._since_us = now_us
-        self._reading = 0
+        self.since_us = now_us
+        self.reading = 0
         self.floor = -burst * TOKEN
         self.capacity = burst * TOKEN
         self._health: HealthSignal | None = None
-        self._phase: Phase | None = None
+        self.phase: Phase | None = None
         self._set(rate_per_s, burst, PPB)
         self.follow_signal(health, now_us)
 
     # --- reading --------------------------------------------------------------------------------------------------------
 
-    def is_stale(self, now_us: int) -> bool:
-        """Whether the health factor may have moved since the last `catch_up`."""
-        return now_us >= self.until_us or (self._health is not None and self._health.phase is not self._phase)
-
     def read(self, now_us: int) -> int:
         """Units issued until `now_us`. Time that goes backwards counts as zero."""
-        elapsed_us = now_us - self._since_us
-        return self._reading + elapsed_us * self._numerator // self._denominator if elapsed_us > 0 else self._reading
+        elapsed_us = now_us - self.since_us
+        return self.reading + elapsed_us * self.numerator // self.denominator if elapsed_us > 0 else self.reading
 
     def full(self, reading: int) -> int:
         """The number that stands for a full bucket at `reading`."""
         return max(self.floor, reading - self.capacity)
 
     def wait_us(self, units: int) -> int:
-        """Microseconds until so many more units are issued at the present pace, rounded up."""
-        return -(-units * self._denominator // self._numerator)
+        """Microseconds in which so many units are issued at the present pace, rounded up."""
+        return -(-units * self.denominator // self.numerator)
+
+    def wait_until_us(self, reading: int, now_us: int) -> int:
+        """Microseconds until the clock reads `reading` at the present pace: a microsecond earlier, it does not yet."""
+        return self.since_us - (self.reading - reading) * self.denominator // self.numerator - now_us
 
     @property
     def factor_ppb(self) -> int:
@@ -86,48 +86,48 @@ class TokenClock:
     def follow_signal(self, health: HealthSignal | None, now_us: int) -> None:
         """Go by another signal's factor from now on."""
         self._health = health
-        self._phase = None
+        self.phase = None
         self.until_us = NEVER_US
         factor_ppb = PPB
         if health is not None:
-            self._phase = health.phase
-            factor_ppb = self._phase.factor_ppb_at(now_us)
-            self.until_us = min(health.check_us, self._phase.next_step_us(now_us))
+            self.phase = health.phase
+            factor_ppb = self.phase.factor_ppb_at(now_us)
+            self.until_us = min(health.check_us, self.phase.next_step_us(now_us))
         self._turn(now_us, self._rate_per_s, self.burst, factor_ppb)
 
     def catch_up(self, now_us: int) -> None:
         """Follow every move of the factor up to `now_us`, each at its own instant. The signal was synced to `now_us` before."""
         health = self._health
-        if health is None or self._phase is None:
+        if health is None or self.phase is None:
             return
         self.until_us = health.check_us
-        for phase in health.phases_after(self._phase.number):
-            if phase.number == self._phase.number + 1:
-                self._follow(self._phase, phase.start_us)
+        for phase in health.phases_after(self.phase.number):
+            if phase.number == self.phase.number + 1:
+                self._follow(self.phase, phase.start_us)
             else:  # too long asleep to know what happened in between: nothing is issued for that time
-                self._since_us = max(self._since_us, phase.start_us)
-            self._phase = phase
+                self.since_us = max(self.since_us, phase.start_us)
+            self.phase = phase
             self._turn(phase.start_us, self._rate_per_s, self.burst, phase.factor_ppb)
-        self._follow(self._phase, now_us)
-        self.until_us = min(self.until_us, self._phase.next_step_us(now_us))
+        self._follow(self.phase, now_us)
+        self.until_us = min(self.until_us, self.phase.next_step_us(now_us))
 
     def _follow(self, phase: Phase, until_us: int) -> None:
-        step_us = phase.next_step_us(self._since_us)
+        step_us = phase.next_step_us(self.since_us)
         while step_us <= until_us:
             self._turn(step_us, self._rate_per_s, self.burst, phase.factor_ppb_at(step_us))
             step_us = phase.next_step_us(step_us)
 
     def _turn(self, at_us: int, rate_per_s: Fraction, burst: int, factor_ppb: int) -> None:
-        self._reading = self.read(at_us)
-        self._since_us = max(self._since_us, at_us)
+        self.reading = self.read(at_us)
+        self.since_us = max(self.since_us, at_us)
         old_capacity = self.capacity
         self._set(rate_per_s, burst, factor_ppb)
-        self.floor = max(self.floor, self._reading - min(old_capacity, self.capacity))
+        self.floor = max(self.floor, self.reading - min(old_capacity, self.capacity))
 
     def _set(self, rate_per_s: Fraction, burst: int, factor_ppb: int) -> None:
         pace = rate_per_s * factor_ppb * TOKEN / PPB / US_PER_S
         self._rate_per_s = rate_per_s
         self.burst = burst
         self._factor_ppb = factor_ppb
-        self._numerator, self._denominator = pace.numerator, pace.denominator
+        self.numerator, self.denominator = pace.numerator, pace.denominator
         self.capacity = max(TOKEN, burst * TOKEN * factor_ppb // PPB)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from resilience.call import Call, Decision
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
-from resilience.errors import CircuitOpen
+from resilience.errors import CircuitOpen, DeadlineExceeded
 from resilience.health import PPB, HealthSignal
 from resilience.layers.retry.backoff import Uniform, delay_s
 from resilience.layers.retry.budget import RetryBudget
@@ -158,6 +158,9 @@ class Tries:
         state = self._retry.state
         if isinstance(error, asyncio.CancelledError) or (error is not None and not isinstance(error, Exception)):
             self.stopped = "cancelled"
+            return False
+        if isinstance(error, DeadlineExceeded) and self._call.deadline_us is not None and now_us >= self._call.deadline_us:
+            self.stopped = "the deadline ran out"
             return False
         verdict = self._judge(error, result)
         if not verdict.retryable and not verdict.forbidden:

@@ -25,7 +25,7 @@ Judge = Callable[[BaseException | None, Any], Verdict]
 """Judges a try by its error (None when it returned) and its result."""
 
 Predicate = Callable[[BaseException], bool]
-Retryable = tuple[type[BaseException], ...] | Predicate
+Retryable = type[BaseException] | tuple[type[BaseException], ...] | Predicate
 
 DEFAULT_ON: Final[tuple[type[BaseException], ...]] = (OSError,)
 """What code-first calls retry: `OSError`, with its `ConnectionError` and `TimeoutError`."""
@@ -39,14 +39,14 @@ OWN_REFUSALS: Final[dict[str, type[Rejected]]] = {
 
 
 def function_judge(on: Retryable, on_result: Callable[[Any], bool] | None) -> Judge:
-    """The judge of plain function calls: `on` are exception classes or a predicate, `on_result` judges what was returned.
+    """The judge of plain function calls: `on` says which errors are retried, `on_result` judges what was returned.
 
     A refusal of ours is retried only when its class is named. A deadline after the retry is a `TimeoutError` like any other.
     """
-    if callable(on) and not isinstance(on, tuple):
+    if callable(on) and not isinstance(on, type):
         is_retryable: Predicate = on
     else:
-        classes = tuple(on)
+        classes = (on,) if isinstance(on, type) else tuple(on)
         named = tuple(cls for cls in classes if issubclass(cls, Rejected))
 
         def is_retryable(error: BaseException) -> bool:

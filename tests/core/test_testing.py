@@ -1,0 +1,131 @@
+"""The manual clock and the recording observer, which users' tests rely on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from resilience import Clock
+from resilience.clock import SYSTEM_CLOCK, to_us
+from resilience.events import ConfigLoaded, emit
+from resilience.testing import ManualClock, RecordingObserver
+
+
+def test_time_moves_only_when_told(clock: ManualClock) -> None:
+    start_us, start_s = clock.now_us(), clock.wall_s()
+    assert (clock.now_us(), clock.wall_s()) == (start_us, start_s)
+    clock.advance(1.5)
+    assert (clock.now_us() - start_us, clock.wall_s() - start_s) == (1_500_000, 1.5)
+    clock.step_back(2.0)
+    assert clock.now_us() - start_us == -500_000
+    assert repr(ManualClock(7.5)) == "ManualClock(7.5 s)"
+
+
+def test_both_clocks_are_clocks(clock: ManualClock) -> None:
+    assert isinstance(clock, Clock)
+    assert isinstance(SYSTEM_CLOCK, Clock)
+    assert repr(SYSTEM_CLOCK) == "SystemClock()"
+    assert SYSTEM_CLOCK.now_us() <= SYSTEM_CLOCK.now_us()
+    SYSTEM_CLOCK.sleep(0)
+    asyncio.run(SYSTEM_CLOCK.asleep(0))
+
+
+def test_sleeping_moves_it_and_is_remembered(clock: ManualClock) -> None:
+    start_us = clock.now_us()
+    clock.sleep(1.0)
+    asyncio.run(clock.asleep(2.0))
+    assert (clock.now_us() - start_us, clock.slept_s) == (3_000_000, [1.0, 2.0])
+
+
+def test_sleeping_can_wait_for_somebody_to_move_it() -> None:
+    clock, woken = ManualClock(auto_advance=False), []
+
+    async def sleeper(duration_s: float) -> None:
+        await clock.asleep(duration_s)
+        woken.append(duration_s)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(sleeper(duration_s)) for duration_s in (3.0, 1.0, 2.0, 9.0)]
+        await asyncio.sleep(0)
+        for _ in range(3):
+            clock.advance(1.0)
+            await asyncio.sleep(0)
+        tasks[-1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    assert woken == [1.0, 2.0, 3.0]
+    assert clock.pending_timers == 0
+
+
+def test_timers_run_in_their_order_each_at_its_instant(clock: ManualClock) -> None:
+    start_us, ran = clock.now_us(), []
+    for delay_s in (3.0, 1.0, 2.0, 1.0):
+        clock.call_later(delay_s, lambda: ran.append((clock.now_us() - start_us) / 1e6))
+    cancelled = clock.call_later(1.5, lambda: ran.append(-1.0))
+    cancelled.cancel()
+    assert clock.pending_timers == 4
+    clock.advance(2.5)
+    assert ran == [1.0, 1.0, 2.0]
+    clock.advance(100.0)
+    assert ran == [1.0, 1.0, 2.0, 3.0]
+    assert clock.pending_timers == 0
+
+
+def test_a_timer_may_arm_another(clock: ManualClock) -> None:
+    ran: list[float] = []
+
+    def again() -> None:
+        ran.append(clock.now_us() / 1e6)
+        if len(ran) < 5:
+            clock.call_later(1.0, again)
+
+    clock.call_later(1.0, again)
+    clock.advance(3.0)
+    assert ran == [1001.0, 1002.0, 1003.0]
+    clock.advance(3.0)
+    assert len(ran) == 5
+
+
+def test_a_task_that_moves_the_clock_meets_its_own_timer_at_its_next_await(clock: ManualClock) -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        timer = clock.call_later(1.0, task.cancel)
+        clock.advance(2.0)
+        assert task.cancelling() == 0
+        timer.cancel()
+        await asyncio.sleep(0)
+        clock.call_later(1.0, task.cancel)
+        clock.advance(2.0)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        task.uncancel()
+
+    asyncio.run(main())
+
+
+def test_a_timer_of_a_task_that_is_over_runs_outside_of_any_loop(clock: ManualClock) -> None:
+    ran = []
+
+    async def main() -> None:
+        clock.call_later(1.0, lambda: ran.append(1))
+
+    asyncio.run(main())
+    clock.advance(2.0)
+    assert ran == [1]
+
+
+def test_microseconds_are_rounded_to_the_nearest() -> None:
+    assert [to_us(duration_s) for duration_s in (0.1, 1 / 3, 2.5e-7, 7.5e-7, 86_400.0)] == [100_000, 333_333, 0, 1, 86_400_000_000]
+
+
+def test_the_observer_remembers_while_it_is_entered() -> None:
+    event, observer = ConfigLoaded("a.yaml", "0"), RecordingObserver()
+    emit([event])
+    for _ in range(2):
+        with observer:
+            emit([event])
+    emit([event])
+    assert observer.events == [event, event]

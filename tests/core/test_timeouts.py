@@ -1,0 +1,41 @@
+"""Timeouts as they travel in headers."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilience.layers.timeouts import PARSERS, grpc_timeout_ns, milliseconds_left
+from tests.core.helpers import vectors
+
+GO_CLAMPS_AT_NS = 9_223_372_036_854_775_807
+
+
+@pytest.mark.parametrize(("text", "timeout_ns"), vectors("grpc_timeout")["ok"].items())
+def test_grpc_timeouts(text: str, timeout_ns: int) -> None:
+    got_ns = grpc_timeout_ns(text)
+    assert got_ns is not None
+    assert min(got_ns, GO_CLAMPS_AT_NS) == timeout_ns
+    assert PARSERS["grpc-timeout"](text) == pytest.approx(got_ns / 1e9)
+
+
+@pytest.mark.parametrize("text", [*vectors("grpc_timeout")["error"], "1S\n", " 1S", "١S", "1.5S", "+1S"])
+def test_malformed_grpc_timeouts(text: str) -> None:
+    assert grpc_timeout_ns(text) is None
+    assert PARSERS["grpc-timeout"](text) is None
+
+
+@pytest.mark.parametrize("header", ["x-envoy-expected-rq-timeout-ms", "connect-timeout-ms"])
+@pytest.mark.parametrize(
+    ("text", "timeout_s"),
+    [("0", 0.0), ("1", 0.001), ("1500", 1.5), ("9999999999", 9_999_999.999), ("10000000000", None), ("", None), ("-1", None), ("1.5", None), ("1e3", None), ("١", None), ("5\n", None)],
+)  # fmt: skip
+def test_milliseconds(header: str, text: str, timeout_s: float | None) -> None:
+    assert PARSERS[header](text) == timeout_s
+
+
+@pytest.mark.parametrize(
+    ("remaining_us", "reserve_us", "left_ms"),
+    [(1_000_000, 0, 1_000), (1_000_999, 0, 1_000), (1_000_000, 20_000, 980), (999, 0, 0), (20_000, 20_000, 0), (19_999, 20_000, -1), (-5, 0, -1)],
+)  # fmt: skip
+def test_what_is_passed_on_is_rounded_down(remaining_us: int, reserve_us: int, left_ms: int) -> None:
+    assert milliseconds_left(remaining_us, reserve_us) == left_ms
