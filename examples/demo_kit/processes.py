@@ -1,0 +1,112 @@
+"""Services as processes of their own, on free loopback ports, stopped whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The checkout, from where `examples` can be imported."""
+_START_WITHIN_S: Final = 30.0
+_STOP_WITHIN_S: Final = 5.0
+_LINES_SHOWN: Final = 20
+
+
+class StartError(Exception):
+    """A service did not start; the message holds the end of what it printed."""
+
+
+class Service:
+    """An ASGI app under uvicorn in a process of its own. A context manager: the process lives inside the `with`.
+
+    The port is bound here, at once, and handed over: nobody can take it in between, and requests that come before the
+    service is ready wait in the socket's queue.
+
+    Args:
+        name: for messages.
+        factory: of the app, as module:function.
+        folder: where what it prints is kept, in NAME.log.
+        environment: variables added to this process's own.
+    """
+
+    def __init__(self, name: str, factory: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._factory = factory
+        self._log = folder / f"{name}.log"
+        self._environment = dict(environment or {})
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        descriptor = self._socket.fileno()
+        with self._log.open("wb") as log, self._socket:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "examples.demo_kit.serve", self._factory, str(descriptor)],
+                cwd=ROOT,
+                env=os.environ | self._environment,
+                stdin=subprocess.PIPE,  # held open: its end is how the service learns that this process is gone
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[descriptor],
+                start_new_session=True,  # a Ctrl-C in the terminal is for the demo, which then stops its services
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process's id, 0 when there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    def stop(self) -> None:
+        """End the process: ask, wait, and kill it if it does not listen."""
+        self._socket.close()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+    async def wait_ready(self) -> None:
+        """Wait until `GET /healthz` is answered 200.
+
+        Raises:
+            StartError: the process has ended, or did not answer in time.
+        """
+        give_up_s = time.monotonic() + _START_WITHIN_S
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=1.0) as client:
+            while time.monotonic() < give_up_s:
+                if self._process is None or self._process.poll() is not None:
+                    raise StartError(f"the {self.name} service ended at once:\n{self.printed()}")
+                try:
+                    if (await client.get("/healthz")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+        raise StartError(f"the {self.name} service was not ready within {_START_WITHIN_S:g} s:\n{self.printed()}")
+
+    def printed(self) -> str:
+        """The end of what the service printed."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(f"    {line}" for line in lines[-_LINES_SHOWN:]) or "    (it printed nothing)"
