@@ -211,7 +211,10 @@ class Permit:
             if now_us is None:
                 now_us = self._clock.now_us()
             while held:
-                layer, token = held.pop()
+                try:
+                    layer, token = held.pop()
+                except IndexError:  # a vote in another thread took the last one just now
+                    break
                 layer.settle(token, outcome, call, now_us)
         return True
 

@@ -79,6 +79,7 @@ class Stage:
                 if waited_us:
                     attributes["resilience.limiter.wait_s"] = waited_us / US_PER_S
                 span.end(_decided(call, refusal), attributes, refusal)
+            refusal = None  # its traceback refers to this frame
 
     def _perform(self, effect: Wait | Ask, call: Call) -> Generator[Effect, Any, Any]:
         if isinstance(effect, Ask):
@@ -106,6 +107,7 @@ def settle_error(permit: Permit, error: BaseException) -> None:
     if call.error is None:
         call.error = error
     permit.settle(judge_error(call, call.error))
+    call.error = None  # every layer has seen it, and its traceback refers back to the call
 
 
 def settle_success(permit: Permit, now_us: int) -> None:

@@ -169,13 +169,17 @@ class Toolkit:
             raise
         with self._lock:
             self._apply(document)
-        self._last_error = None
+            self._last_error = None
+        self._announce(document)
 
     def _apply(self, document: Document) -> None:
         self._states.follow(document)
         pipelines = self._states.pipelines(document)
         version = self.active.version + 1 if hasattr(self, "active") else 1
         self.active = Active(version, document, pipelines, self.clock.now_us())
+
+    def _announce(self, document: Document) -> None:
+        """Tell of a document that has come into force, once every lock is released: an observer may look at the toolkit."""
         emit([ConfigLoaded(self.path, document.sha256)])
         for warning in document.warnings:
             log.warning("%s", warning)
@@ -262,7 +266,11 @@ def load(path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> Toolki
     real = os.path.realpath(path)
     with _live_lock:
         toolkit = _live.get(real)
+        is_new = toolkit is None
         if toolkit is None:
             toolkit = _live[real] = Toolkit(real, read(real), clock)
         toolkit._users += 1
+        document = toolkit.active.document
+    if is_new:
+        toolkit._announce(document)
     return toolkit

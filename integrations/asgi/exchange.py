@@ -48,9 +48,9 @@ class HttpExchange(RequestCall):
         "_permit",
         "_receive",
         "_send",
+        "_slot",
         "_start",
         "_task",
-        "_slot",
     )
     _permit: Permit
     _task: asyncio.Task[None]  # set with the timer, as `_cancelling` and `_context`
@@ -108,10 +108,11 @@ class HttpExchange(RequestCall):
         await send_answer(self._send, refusal_answer(refusal, own=True))
 
     async def _serve(self, app: App) -> None:
-        mark = CURRENT.set(self)
-        if self.deadline_us is not None and self._guarded.deadline is not None:
-            self._arm(self.deadline_us)
+        mark = None
         try:
+            if self.deadline_us is not None and self._guarded.deadline is not None:
+                self._arm(self.deadline_us)  # first, so that the context it keeps does not hold this object
+            mark = CURRENT.set(self)
             await app(self.scope, self.receive, self)
         except BaseException as error:
             if not await self._handled(error):
@@ -120,10 +121,12 @@ class HttpExchange(RequestCall):
             if not self.settled:
                 self._settle_returned()
         finally:
-            CURRENT.reset(mark)
+            if mark is not None:
+                CURRENT.reset(mark)
             self._disarm()
             if self._expired:
                 await self._finish_expiry()
+            del self._permit  # the two refer to each other, and need not wait for the collector
 
     async def _handled(self, error: BaseException) -> bool:
         """Settle by what the application raised. False: it goes on to the server."""
@@ -152,6 +155,7 @@ class HttpExchange(RequestCall):
         if self._expired:
             return self._drop(message)
         if kind == "http.response.start":
+            self._start = message
             return self._send_start(message)
         if kind == "http.response.body":
             if message.get("more_body", False):
@@ -170,7 +174,6 @@ class HttpExchange(RequestCall):
 
     async def _send_start(self, message: Message) -> None:
         guarded = self._guarded
-        self._start = message
         headers = message.get("headers", ())
         if guarded.times_start:
             self.response_us = guarded.pipeline.clock.now_us()
@@ -224,7 +227,8 @@ class HttpExchange(RequestCall):
 
     def _settle_answered(self) -> None:
         self._disarm()
-        self._permit.settle(self._judge_start())
+        if not self.settled:
+            self._permit.settle(self._judge_start())
 
     def _settle_returned(self) -> None:
         """The application returned without a last body: the server will make an error of that, unless the client has gone."""

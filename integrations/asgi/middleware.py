@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 from resilience import ConfigError, Pipeline, Toolkit
 from resilience.edges import Answer, RouteSource, open_source
@@ -47,7 +48,7 @@ class ResilienceMiddleware:
         except ConfigError as error:
             self._error = error
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         kind = scope["type"]
         source = self._source
         if source is None:

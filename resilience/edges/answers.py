@@ -87,9 +87,7 @@ def whole_seconds(duration_s: float) -> int:
 def ratelimit_fields(quotas: Sequence[Quota]) -> list[tuple[str, str]]:
     """RateLimit-Policy and RateLimit in the list form of the IETF draft "RateLimit header fields for HTTP"."""
     policies = ", ".join(f"{_string(quota.policy)};q={quota.limit};w={quota.window_s}" for quota in quotas)
-    limits = ", ".join(
-        f"{_string(quota.policy)};r={quota.remaining};t={whole_seconds(quota.available_in_s)}" for quota in quotas
-    )
+    limits = ", ".join(f"{_string(quota.policy)};r={quota.remaining};t={whole_seconds(quota.available_in_s)}" for quota in quotas)
     return [("ratelimit-policy", policies), ("ratelimit", limits)]
 
 

@@ -21,7 +21,8 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
     """Decide whether to record `call`.
 
     A current span that records is the parent of all its spans. One that is valid and does not record: nothing is built. Without a
-    valid one, and with an SDK, the call opens an internal span of its own, under the trace context that it brought along.
+    valid one, and with an SDK, the call opens an internal span of its own, under the trace context that it brought along; not
+    within a call that is not recorded itself, or a sampler would be asked again for each part of what it has left out.
     """
     current = trace.get_current_span()
     if current is not INVALID_SPAN:
@@ -29,15 +30,12 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
             return SpanTrace()
         if current.get_span_context().is_valid:
             return None
-    if not (_has_sdk or _sdk_has_come()):
+    if call.parent is not None or not (_has_sdk or _sdk_has_come()):
         return None
-    own = _tracer.start_span(
-        f"resilience {pipeline}",
-        context=None if call.carrier is None else propagate.extract(call.carrier),
-        kind=SpanKind.INTERNAL,
-        attributes={"resilience.pipeline": pipeline},
-    )
-    return OwnSpanTrace(own) if own.is_recording() else None
+    carrier = call.carrier
+    around = None if carrier is None else propagate.extract(carrier)
+    own = _tracer.start_span(f"resilience {pipeline}", around, kind=SpanKind.INTERNAL, attributes={"resilience.pipeline": pipeline})
+    return OwnSpanTrace(own, around) if own.is_recording() else None
 
 
 def _sdk_has_come() -> bool:
@@ -66,17 +64,19 @@ class SpanTrace:
     def finish(self, error: BaseException | None = None) -> None:
         """It is not ours to end."""
 
+
 class OwnSpanTrace(SpanTrace):
     """Records a call that nobody traces yet under a span of its own."""
 
-    __slots__ = ("_span", "_token")
+    __slots__ = ("_around", "_span", "_token")
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, around: Context | None) -> None:
         self._span = span
+        self._around = around  # with what else came along, such as baggage
         self._token: Token[Context] | None = None
 
     def enter(self) -> None:
-        self._token = context.attach(trace.set_span_in_context(self._span))
+        self._token = context.attach(trace.set_span_in_context(self._span, self._around))
 
     def exit(self) -> None:
         token, self._token = self._token, None

@@ -122,7 +122,7 @@ def test_the_refusal_says_when_all_probes_are_over(clock: ManualClock) -> None:
     assert str(refused.value) == "payments: the circuit breaker is half-open and its probes are taken; retry in 6 s"
 
 
-# --- probes that hang ----------------------------------------------------------------------------------------------------------
+# --- probes that hang -------------------------------------------------------------------------------------------------
 
 
 def test_a_probe_that_takes_too_long_counts_as_failed(clock: ManualClock) -> None:
@@ -189,7 +189,7 @@ def test_too_few_callers_never_reopen_it(clock: ManualClock) -> None:
     assert breaker.state is OPEN
 
 
-# --- the open time -------------------------------------------------------------------------------------------------------------
+# --- the open time ----------------------------------------------------------------------------------------------------
 
 
 def test_the_open_time_grows_after_each_failed_recovery_up_to_its_bound(clock: ManualClock, drive: Drive) -> None:
@@ -247,7 +247,7 @@ def test_slow_probes_reopen(clock: ManualClock, drive: Drive) -> None:
     assert breaker.state is OPEN
 
 
-# --- fifty at once -------------------------------------------------------------------------------------------------------------
+# --- fifty at once ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -54,9 +54,7 @@ def test_named_keys(clock: ManualClock, key: str) -> None:
     assert len(breaker.pool.table) == 2
 
 
-def test_a_raising_key_function_is_no_free_pass(
-    clock: ManualClock, drive: Drive, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_raising_key_function_is_no_free_pass(clock: ManualClock, drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
     pipeline = Pipeline("p", keyed(clock, key=lambda call: call.kwargs["missing"]))
 
     def fails() -> None:
@@ -100,6 +98,16 @@ def test_a_call_under_way_settles_where_it_was_admitted(clock: ManualClock) -> N
     assert late.machine.state is BreakerState.OPEN
     assert health.factor == 1.0, "an evicted breaker writes nothing any more"
     assert not desk.is_refused("evicted")
+
+
+def test_a_retired_policy_writes_nothing_for_new_keys_either(clock: ManualClock) -> None:
+    health = HealthSignal(clock=clock)
+    breaker = keyed(clock, health=health)
+    desk = Desk(breaker, clock)
+    breaker.pool.retire(clock.now_us())
+    desk.settle(desk.admit("new"), FAILED)
+    assert desk.is_refused("new")
+    assert health.factor == 1.0
 
 
 def test_counts_are_of_all_keys(clock: ManualClock) -> None:

@@ -27,7 +27,7 @@ def configure(breaker: CircuitBreaker, clock: ManualClock, **changes: Any) -> Ci
     return CircuitBreaker.over(breaker.pool, settings, name=breaker.name, clock=clock)
 
 
-# --- forced ----------------------------------------------------------------------------------------------------------------------
+# --- forced -----------------------------------------------------------------------------------------------------------
 
 
 def test_forced_open_refuses_without_a_hint(clock: ManualClock, drive: Drive) -> None:
@@ -101,7 +101,7 @@ def test_what_is_forced_by_hand_outlives_a_reload_that_says_nothing_of_it(clock:
     assert configure(breaker, clock, force=None).state is CLOSED
 
 
-# --- shadow ----------------------------------------------------------------------------------------------------------------------
+# --- shadow -----------------------------------------------------------------------------------------------------------
 
 
 def test_shadow_counts_and_refuses_nothing(clock: ManualClock, drive: Drive) -> None:
@@ -124,7 +124,7 @@ def test_shadow_says_what_it_would_have_done(clock: ManualClock) -> None:
     assert call.decision.value == "would_reject"
 
 
-# --- new settings ------------------------------------------------------------------------------------------------------------------
+# --- new settings -----------------------------------------------------------------------------------------------------
 
 
 def test_state_and_open_timer_outlive_new_settings(clock: ManualClock) -> None:

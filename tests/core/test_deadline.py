@@ -86,7 +86,7 @@ def test_nothing_begins_inside_an_expired_call(clock: ManualClock, drive: Drive)
     assert ran == []
 
 
-# --- tasks -----------------------------------------------------------------------------------------------------------------------
+# --- tasks ------------------------------------------------------------------------------------------------------------
 
 
 def cancelled_at(clock: ManualClock, pipeline: Pipeline) -> tuple[DeadlineExceeded, bool]:
@@ -221,15 +221,21 @@ def test_with_an_asyncio_timeout_inside(clock: ManualClock) -> None:
     assert clock.pending_timers == 0
 
 
+@pytest.mark.parametrize("form", ["acall", "guard"])
 @pytest.mark.parametrize("inner_s", [5.0, 2.0])
-def test_of_two_calls_with_one_instant_the_outer_one_answers_and_both_have_run_out(clock: ManualClock, inner_s: float) -> None:
+def test_of_two_calls_with_one_instant_the_outer_one_answers_and_both_have_run_out(
+    clock: ManualClock, inner_s: float, form: str
+) -> None:
     """Whichever timer is first, the dependency behind the inner call has let its time pass."""
     breaker = CircuitBreaker(min_calls=1, clock=clock)
     inner = Pipeline("inner", Deadline(inner_s, name="inner", clock=clock), breaker)
     outer = Pipeline("outer", Deadline(2.0, name="outer", clock=clock))
 
     async def handler() -> None:
-        await inner.acall(asyncio.Event().wait)
+        if form == "acall":
+            await inner.acall(asyncio.Event().wait)
+        async with inner.guard():
+            await asyncio.Event().wait()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -319,7 +325,7 @@ def test_outside_of_a_task_it_says_so_and_keeps_nothing(clock: ManualClock) -> N
     assert breaker.state.value == "closed", "the probes were given back"
 
 
-# --- threads -------------------------------------------------------------------------------------------------------------------
+# --- threads ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_thread_is_not_interrupted_but_can_ask(clock: ManualClock) -> None:
@@ -352,7 +358,7 @@ def test_a_late_success_of_a_caller_with_little_time_is_no_failure(clock: Manual
     assert breaker.state.value == "closed"
 
 
-# --- void when settled -----------------------------------------------------------------------------------------------------------
+# --- void when settled ------------------------------------------------------------------------------------------------
 
 
 def test_a_settled_calls_deadline_is_void_for_who_inherited_it(clock: ManualClock) -> None:
@@ -430,26 +436,24 @@ def test_a_chain_of_background_tasks_holds_no_chain_of_calls(clock: ManualClock)
         pass
 
     async def main() -> None:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[int] = loop.create_future()
+        latest: list[asyncio.Task[None]] = []
 
         async def poll(payload: Payload) -> None:
             begun.append(weakref.ref(payload))
-            if len(begun) == 50:
-                over.set_result(None)
-            else:
-                asyncio.get_running_loop().call_later(0, start)
+            if len(begun) < 50:
+                loop.call_later(0, start)
+                return
+            gc.collect()
+            over.set_result(sum(payload() is not None for payload in begun))
 
         def start() -> None:
-            tasks.append(asyncio.get_running_loop().create_task(pipeline.acall(poll, Payload())))
+            latest[:] = [loop.create_task(pipeline.acall(poll, Payload()))]
 
-        tasks: list[asyncio.Task[None]] = []
         start()
-        await over
-        await tasks[-1]
-        tasks.clear()
-        await asyncio.sleep(0)
-        gc.collect()
-        assert sum(payload() is not None for payload in begun) <= 3
+        assert await over <= 3
+        await latest[0]
 
     asyncio.run(main())
 

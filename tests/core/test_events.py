@@ -99,9 +99,7 @@ def test_threads_that_subscribe_at_once_lose_nobody() -> None:
 
 def test_what_one_breaker_tells(clock: ManualClock) -> None:
     health = HealthSignal(name="shop", clock=clock)
-    breaker = CircuitBreaker(
-        consecutive_failures=1, probes=1, health=health, name="payments", clock=clock, uniform=no_jitter
-    )
+    breaker = CircuitBreaker(consecutive_failures=1, probes=1, health=health, name="payments", clock=clock, uniform=no_jitter)
     with RecordingObserver() as observer:
         attempt(Pipeline("p", breaker), fail)
         clock.advance(30.0)

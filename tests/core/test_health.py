@@ -24,9 +24,7 @@ class Service:
 
     def breaker(self, name: str) -> CircuitBreaker:
         """One more breaker on the same signal."""
-        return CircuitBreaker(
-            consecutive_failures=1, probes=1, health=self.health, name=name, clock=self.clock, uniform=no_jitter
-        )
+        return CircuitBreaker(consecutive_failures=1, probes=1, health=self.health, name=name, clock=self.clock, uniform=no_jitter)
 
     def trip(self) -> None:
         """The breaker opens."""

@@ -84,7 +84,7 @@ def test_header_keys_are_hashed_with_their_lengths() -> None:
     key_of = key_function("header:X-Api-Key")
     keys = {key_of(Request(None, x_api_key=values)) for values in (["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], [])}
     assert len(keys) == 5
-    assert all(key is not None and len(key) * 4 >= 128 for key in keys)
+    assert all(len(str(key)) * 4 >= 128 for key in keys)
     assert not any("abc" in str(key) for key in keys)
     assert key_of(Request(None)) == key_of(Request("10.1.1.1"))
     assert hashed(["\udcff"]) != hashed(["\udcfe"]), "what no encoding allows is a key all the same"

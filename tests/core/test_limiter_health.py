@@ -101,8 +101,9 @@ def test_many_incidents_unseen_are_followed_one_by_one(clock: ManualClock, healt
         health.cut()
         clock.advance(10.0)
         health.release()
-        clock.advance(30.0)
+        clock.advance(150.0)
         take(seen, clock, 0)
+    assert seen.quota(Call(now_us=clock.now_us())).remaining == 20 * 54 // 10, "3 s + 18 s + 21 s + 12 s worth, each time"
     assert seen.quota(Call(now_us=clock.now_us())) == unseen.quota(Call(now_us=clock.now_us()))
     for _ in range(100):  # more than the signal remembers
         health.cut()

@@ -24,8 +24,8 @@ class NaiveBuckets:
     def __init__(self, rate_per_s: Fraction, burst: int) -> None:
         self.rate_per_s, self.burst = rate_per_s, burst
         self.factor = Fraction(1)
+        self.fullest = Fraction(burst)  # the level of a bucket that nobody has touched
         self.levels: dict[str, Fraction] = defaultdict(lambda: self.fullest)
-        self.fullest = Fraction(burst)  # of a bucket that nobody has touched
         self.issued = Fraction(0)
 
     @property
@@ -61,7 +61,7 @@ class NaiveBuckets:
         return wait_us
 
     def give_back(self, key: str, cost: int) -> None:
-        self.levels[key] = min(self.capacity, self.levels[key] + cost)
+        self.levels[key] = min(self.fullest, self.levels[key] + cost)
 
 
 class LimiterAgainstModel(RuleBasedStateMachine):

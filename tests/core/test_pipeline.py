@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import threading
@@ -71,10 +72,8 @@ def test_layers_are_passed_outermost_first(drive: Drive, work: Any, outcome: str
         log.append("work")
         return work()
 
-    try:
+    with contextlib.suppress(Failure, asyncio.CancelledError):
         drive(pipeline, logged)
-    except (Failure, asyncio.CancelledError):
-        pass
     assert log == ["a in", "b in", "c in", "work", f"c {outcome}", f"b {outcome}", f"a {outcome}"]
 
 
@@ -119,7 +118,11 @@ def test_the_result_and_the_error_are_passed_on_as_they_are(drive: Drive) -> Non
 
 def test_arguments_are_passed_on(clock: ManualClock) -> None:
     seen: list[Any] = []
-    limiter = RateLimiter(10.0, key=lambda call: seen.append((call.name, call.args, call.kwargs)) or "", clock=clock)  # type: ignore[attr-defined, func-returns-value]
+
+    def key(call: Any) -> None:
+        seen.append((call.name, call.args, call.kwargs))
+
+    limiter = RateLimiter(10.0, key=key, clock=clock)
 
     def charge(order: int, *, currency: str) -> str:
         return f"{order} {currency}"
@@ -169,7 +172,7 @@ def test_calls_nest_and_end(clock: ManualClock, drive: Drive) -> None:
     assert seen[1:] == ["current", seen[0], None]
 
 
-# --- settling exactly once -------------------------------------------------------------------------------------------------------
+# --- settling exactly once --------------------------------------------------------------------------------------------
 
 
 def test_a_permit_settles_once_whoever_comes(clock: ManualClock) -> None:
@@ -177,7 +180,8 @@ def test_a_permit_settles_once_whoever_comes(clock: ManualClock) -> None:
         log: list[Any] = []
         pipeline = Pipeline("p", Spy("a", log), Spy("b", log))
         permit = pipeline.outer.admit(Call(now_us=clock.now_us()))
-        start, won = threading.Barrier(8), []
+        start = threading.Barrier(8)
+        won: list[bool] = []
 
         def settle(permit: Permit = permit, start: threading.Barrier = start, won: list[bool] = won) -> None:
             start.wait()
@@ -203,6 +207,21 @@ def test_a_stream_votes_at_its_start_and_settles_the_rest_at_its_end(clock: Manu
     permit.settle(Outcome.FAILED)
     permit.vote(Outcome.FAILED, clock.now_us())
     assert log[3:] == ["bulkhead failed"]
+
+
+def test_settled_in_the_midst_of_a_vote(clock: ManualClock) -> None:
+    log: list[Any] = []
+    permits: list[Permit] = []
+
+    class Settles(Spy):
+        def settle(self, token: object, outcome: Outcome, call: Call, now_us: int) -> None:
+            super().settle(token, outcome, call, now_us)
+            permits[0].settle(Outcome.FAILED)
+
+    layers = [Settles("a", log, votes_at_start=True), Spy("b", log, votes_at_start=True)]
+    permits.append(Pipeline("p", *layers).outer.admit(Call(now_us=clock.now_us())))
+    permits[0].vote(Outcome.OK, clock.now_us())
+    assert log == ["a in", "b in", "a ok", "b failed"]
 
 
 def test_voting_and_settling_at_once_counts_each_token_once(clock: ManualClock) -> None:
@@ -231,7 +250,7 @@ def test_a_token_of_a_call_that_entered_twice_is_no_matter(clock: ManualClock) -
     assert log == ["shared in", "shared in", "shared ok", "shared ok"]
 
 
-# --- decorating ------------------------------------------------------------------------------------------------------------------
+# --- decorating -------------------------------------------------------------------------------------------------------
 
 
 class Shop:
@@ -300,11 +319,13 @@ async def async_generator() -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("fn", [generator, async_generator, functools.partial(generator)], ids=["sync", "async", "partial"])
 def test_generators_are_refused_clearly(fn: Any) -> None:
-    with pytest.raises(TypeError, match=r"pipeline 'shop': .*generator.* is a generator, whose work begins after the call; use `with"):
+    with pytest.raises(
+        TypeError, match=r"pipeline 'shop': .*generator.* is a generator, whose work begins after the call; use `with"
+    ):
         Pipeline("shop")(fn)
 
 
-# --- composing -------------------------------------------------------------------------------------------------------------------
+# --- composing --------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_layer_is_refused(clock: ManualClock) -> None:
@@ -318,12 +339,18 @@ def test_layers_of_different_clocks_are_refused(clock: ManualClock) -> None:
     with pytest.raises(ValueError, match="go by different clocks"):
         Pipeline("p", Deadline(1.0, clock=clock), RateLimiter(1.0, clock=ManualClock()))
     other = HealthSignal(clock=ManualClock())
-    for layer in (RateLimiter(1.0, health=other, clock=clock), CircuitBreaker(health=other, clock=clock), Retry(health=other, clock=clock)):
+    for layer in (
+        RateLimiter(1.0, health=other, clock=clock),
+        CircuitBreaker(health=other, clock=clock),
+        Retry(health=other, clock=clock),
+    ):
         with pytest.raises(ValueError, match="go by different clocks"):
             Pipeline("p", layer)
 
 
 def test_names(clock: ManualClock) -> None:
     pipeline = Pipeline("shop", Deadline(1.0, clock=clock), RateLimiter(2.0, clock=clock))
-    assert repr(pipeline) == "Pipeline('shop', Deadline('deadline', default_s=1.0, max_s=None), RateLimiter('limiter', 2/s, burst 2))"
+    assert (
+        repr(pipeline) == "Pipeline('shop', Deadline('deadline', default_s=1.0, max_s=None), RateLimiter('limiter', 2/s, burst 2))"
+    )
     assert pipeline.clock is clock

@@ -56,7 +56,7 @@ def notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", []))
 
 
-# --- what is retried -------------------------------------------------------------------------------------------------------------
+# --- what is retried --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_each_call_has_tries_of_its_own(clock: ManualClock) -> None:
     assert [work.runs for work in works] == [3] * 20
 
 
-# --- waits -----------------------------------------------------------------------------------------------------------------------
+# --- waits ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,11 +194,11 @@ def test_waits_never_overflow(clock: ManualClock) -> None:
     assert max(clock.slept_s) == 3_600.0
 
 
-# --- stopping --------------------------------------------------------------------------------------------------------------------
+# --- stopping ---------------------------------------------------------------------------------------------------------
 
 
 def stopped_note(drive: Drive, pipeline: Pipeline, work: Callable[[], Any]) -> str:
-    with pytest.raises(Exception) as raised:  # noqa: PT011
+    with pytest.raises(Exception) as raised:
         drive(pipeline, work)
     (note,) = notes(raised.value)
     return note
@@ -325,7 +325,7 @@ def test_layers_after_it_see_each_attempt_and_layers_before_it_the_whole(clock: 
     assert each.pool.single.failure_rate(clock.now_us()) == pytest.approx(2 / 3)
 
 
-# --- what a server says ----------------------------------------------------------------------------------------------------------
+# --- what a server says -----------------------------------------------------------------------------------------------
 
 
 def judged(drive: Drive, pipeline: Pipeline, work: Counted, *verdicts: Verdict) -> Any:
@@ -379,7 +379,7 @@ def test_what_a_server_forbids_costs_a_token(clock: ManualClock) -> None:
     assert pipeline.retry.status()["budget_tokens"] == 9
 
 
-# --- one layer retries -----------------------------------------------------------------------------------------------------------
+# --- one layer retries ------------------------------------------------------------------------------------------------
 
 
 def test_an_inner_retry_is_off_inside_an_outer_one(clock: ManualClock, drive: Drive) -> None:

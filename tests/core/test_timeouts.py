@@ -27,7 +27,10 @@ def test_malformed_grpc_timeouts(text: str) -> None:
 @pytest.mark.parametrize("header", ["x-envoy-expected-rq-timeout-ms", "connect-timeout-ms"])
 @pytest.mark.parametrize(
     ("text", "timeout_s"),
-    [("0", 0.0), ("1", 0.001), ("1500", 1.5), ("9999999999", 9_999_999.999), ("10000000000", None), ("", None), ("-1", None), ("1.5", None), ("1e3", None), ("١", None), ("5\n", None)],
+    [
+        ("0", 0.0), ("1", 0.001), ("1500", 1.5), ("9999999999", 9_999_999.999),
+        *((text, None) for text in ("10000000000", "", "-1", "+1", "1.5", "1e3", "١", "5\n", " 5")),
+    ],
 )  # fmt: skip
 def test_milliseconds(header: str, text: str, timeout_s: float | None) -> None:
     assert PARSERS[header](text) == timeout_s
@@ -35,7 +38,10 @@ def test_milliseconds(header: str, text: str, timeout_s: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("remaining_us", "reserve_us", "left_ms"),
-    [(1_000_000, 0, 1_000), (1_000_999, 0, 1_000), (1_000_000, 20_000, 980), (999, 0, 0), (20_000, 20_000, 0), (19_999, 20_000, -1), (-5, 0, -1)],
+    [
+        (1_000_000, 0, 1_000), (1_000_999, 0, 1_000), (1_000_000, 20_000, 980),
+        (999, 0, 0), (20_000, 20_000, 0), (19_999, 20_000, -1), (-5, 0, -1),
+    ],
 )  # fmt: skip
 def test_what_is_passed_on_is_rounded_down(remaining_us: int, reserve_us: int, left_ms: int) -> None:
     assert milliseconds_left(remaining_us, reserve_us) == left_ms

@@ -69,6 +69,20 @@ def test_deadlines_of_one_slot_share_a_timer() -> None:
     asyncio.run(main())
 
 
+def test_a_slot_that_everybody_has_left_is_used_again() -> None:
+    """Most deadlines are left long before they pass: arming a timer for each would be the dearest part of a call."""
+    clock = SlottedClock()
+
+    async def main() -> None:
+        wheel = wheel_of(asyncio.get_running_loop(), clock)
+        for _ in range(10):
+            member = Member(clock)
+            wheel.join(member, clock.now_us() + 1_000_000, clock.now_us()).leave(member)
+            assert clock.pending_timers == 1
+
+    asyncio.run(main())
+
+
 def test_who_has_left_is_not_told() -> None:
     clock = SlottedClock()
 

@@ -216,7 +216,7 @@ class RateLimiter:
             "rate_per_s": self.rate_per_s,
             "configured_rate_per_s": self.settings.rate_per_s,
             "capacity": self.state.tokens.capacity / 1e9,
-            "keys": len(self.state.table),
+            "keys": 0 if self._key_of is None else len(self.state.table),
             **self.decisions(),
         }
 
