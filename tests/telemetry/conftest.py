@@ -17,7 +17,7 @@ from tests.telemetry.recording import Recording, Switch
 
 @pytest.fixture(scope="session")
 def sdk() -> tuple[InMemorySpanExporter, Switch, InMemoryMetricReader]:
-    """The SDK of the whole test session."""
+    """The SDK of the whole run."""
     exporter, switch, reader = InMemorySpanExporter(), Switch(), InMemoryMetricReader()
     tracers = TracerProvider(sampler=switch, shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
