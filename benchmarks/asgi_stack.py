@@ -20,9 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fused_floor import FusedAsgi
 from opentelemetry import context, trace
 
+from fused_floor import FusedAsgi
 from resilience import CircuitBreaker, Deadline, HealthSignal, Pipeline, RateLimiter
 from resilience.integrations.asgi import ResilienceMiddleware
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,6 +63,7 @@ class Observer(Protocol):
 NO_EVENTS: Final[tuple[Event, ...]] = ()
 _observers: tuple[Observer, ...] = ()  # replaced under the lock, never mutated: emit needs none
 _lock = threading.Lock()
+_waiting = threading.local()
 
 
 def subscribe(observer: Observer) -> Callable[[], None]:
@@ -76,8 +78,27 @@ def subscribe(observer: Observer) -> Callable[[], None]:
     return unsubscribe
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keep what happens in this thread from the observers until the block is left; for those who change much under a lock."""
+    if getattr(_waiting, "events", None) is not None:
+        yield
+        return
+    events: list[Event] = []
+    _waiting.events = events
+    try:
+        yield
+    finally:
+        _waiting.events = None
+        emit(events)
+
+
 def emit(events: Iterable[Event]) -> None:
     """Hand events to all observers. One that raises is logged once and dropped; it never changes a decision."""
+    waiting: list[Event] | None = getattr(_waiting, "events", None)
+    if waiting is not None:
+        waiting.extend(events)
+        return
     for event in events:
         for observer in _observers:
             try:

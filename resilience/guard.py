@@ -59,9 +59,7 @@ class Guard:
                 raise
         return call
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         timer, timeout = self._timer, self._stage.timeout
         if timer is not None and timeout is not None:
             timer.disarm()

@@ -20,9 +20,7 @@ class CallPlan:
 
     __slots__ = ("_call", "_inner", "_judge", "_name", "_outer", "_retry")
 
-    def __init__(
-        self, name: str, outer: Stage, retry: Retry | None, inner: Stage, call: Call, judge: Judge | None = None
-    ) -> None:
+    def __init__(self, name: str, outer: Stage, retry: Retry | None, inner: Stage, call: Call, judge: Judge | None = None) -> None:
         self._name = name
         self._outer = outer
         self._retry = retry
@@ -61,6 +59,8 @@ class CallPlan:
         tries = retry.begin(call, self._judge)
         while True:
             attempt = AttemptCall(call, call.attempt + tries.made, clock.now_us() if tries.made else call.now_us)
+            if self._inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+                attempt.deadline_counts = True
             result, error = yield from self._try(retry, tries, attempt)
             now_us = clock.now_us()
             if not tries.again(error, result, now_us):

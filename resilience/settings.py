@@ -121,9 +121,7 @@ def option(
 def options_of(settings_class: type[Any]) -> dict[str, Option]:
     """The declarations of a settings dataclass by field name, in order."""
     return {
-        field.name: field.metadata[_METADATA_KEY]
-        for field in dataclasses.fields(settings_class)
-        if _METADATA_KEY in field.metadata
+        field.name: field.metadata[_METADATA_KEY] for field in dataclasses.fields(settings_class) if _METADATA_KEY in field.metadata
     }
 
 

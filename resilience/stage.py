@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience.call import ADMITTED, Call, Decision, Outcome, Permit
 from resilience.clock import US_PER_S, Clock
-from resilience.errors import Rejected
+from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.base import Ask, Effect, Layer, Wait
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
@@ -26,7 +26,17 @@ class Stage:
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
-        self.timeout = None if self.deadline is None else self.deadline.exceeded
+        self.timeout = None if self.deadline is None else self._expired
+
+    def _expired(self, call: Call) -> DeadlineExceeded:
+        """Make the error of a call whose time ran out while it was at work; counted, and recorded where the call is."""
+        if self.deadline is None:
+            raise TypeError("a stage without a deadline has no time that could run out")
+        error = self.deadline.exceeded(call)
+        if call.trace is not None:
+            span = call.trace.layer(self.deadline.kind, self.pipeline, self.deadline.name)
+            span.end(Decision.EXPIRED.value, {"resilience.deadline.remaining_s": 0.0}, error)
+        return error
 
     def admit(self, call: Call) -> Permit:
         """Take every layer's permit, outermost first. Only for calls that are not traced, through layers without effects.

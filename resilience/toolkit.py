@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
 from resilience.config import Document, LayerReference, RouteTable, read
 from resilience.errors import ConfigError
-from resilience.events import ConfigLoaded, ConfigRefused, emit
+from resilience.events import ConfigLoaded, ConfigRefused, emit, held_back
 from resilience.handle import PipelineHandle
 from resilience.health import HealthSignal
 from resilience.layers.breaker import BreakerPool, CircuitBreaker
@@ -167,7 +167,7 @@ class Toolkit:
             self._last_error = str(error)
             emit([ConfigRefused(self.path, str(error))])
             raise
-        with self._lock:
+        with held_back(), self._lock:
             self._apply(document)
             self._last_error = None
         self._announce(document)
@@ -264,7 +264,7 @@ def load(path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> Toolki
         ConfigError: every fault of the file, each with line and column.
     """
     real = os.path.realpath(path)
-    with _live_lock:
+    with held_back(), _live_lock:
         toolkit = _live.get(real)
         is_new = toolkit is None
         if toolkit is None:

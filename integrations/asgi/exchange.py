@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
 from typing import Final
 
-from resilience import DeadlineExceeded, Rejected
+from resilience import Rejected
 from resilience.edges import (
     CURRENT,
     Call,
@@ -18,9 +18,9 @@ from resilience.edges import (
     Permit,
     Slot,
     adrive,
-    inbound_timeout_s,
     judge_status,
     ratelimit_fields,
+    read_inbound,
     refusal_answer,
     settle_error,
     wheel_of,
@@ -73,12 +73,11 @@ class HttpExchange(RequestCall):
     def run(self, app: App) -> Awaitable[None]:
         """Serve the request."""
         guarded = self._guarded
-        if guarded.deadline is not None:
-            read = guarded.deadline_headers
-            for name, _ in self.scope["headers"]:
-                if name in read:
-                    self.timeout_s = inbound_timeout_s(guarded.deadline, text_headers(self.scope))
-                    break
+        read = guarded.inbound_headers
+        for name, _ in self.scope["headers"]:
+            if name in read:
+                read_inbound(guarded, self, text_headers(self.scope))
+                break
         pipeline = guarded.pipeline
         if not pipeline.begin(self):
             return self._run_with_effects(app)
@@ -257,14 +256,13 @@ class HttpExchange(RequestCall):
 
     def _expire(self) -> None:
         """The time is over. The client gets its 504 now, however long the handler takes to stop."""
-        deadline = self._guarded.deadline
-        if self.settled or deadline is None:
+        timeout = self._guarded.pipeline.outer.timeout
+        if self.settled or timeout is None:
             return
         self._expired = True
         self._cancelled = False
         self._answering = None
-        error = deadline.exceeded(self)
-        self._record_expiry(error)
+        error = timeout(self)
         settle_error(self._permit, error)
         self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
@@ -280,12 +278,6 @@ class HttpExchange(RequestCall):
         if self._answering is not None:
             with contextlib.suppress(OSError):  # the client has gone before its 504
                 await self._answering
-
-    def _record_expiry(self, error: DeadlineExceeded) -> None:
-        trace = self.trace
-        if trace is not None:
-            span = trace.layer("deadline", self._guarded.pipeline.name, error.policy)
-            span.end("expired", {"resilience.deadline.remaining_s": 0.0}, error)
 
     def _cancel(self) -> None:
         if not self._cancelled:

@@ -64,7 +64,7 @@ class WebsocketExchange:
         guarded, call = self._guarded, self._call
         if not guarded.streams_have_deadline:
             call.deadline_us = None
-        timeout = None if guarded.deadline is None else guarded.deadline.exceeded
+        timeout = guarded.pipeline.outer.timeout
         mark = CURRENT.set(call)
         try:
             await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self.receive, self))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
+from resilience.edges.inbound import inbound_timeout_s, read_inbound
 from resilience.edges.source import Guarded, RouteSource, open_source
-from resilience.edges.timeouts import inbound_timeout_s
 from resilience.layers.breaker.classify import judge_error, judge_status
 from resilience.stage import settle_error
 from resilience.timers import Slot, wheel_of
@@ -30,6 +30,7 @@ __all__ = [
     "judge_status",
     "open_source",
     "ratelimit_fields",
+    "read_inbound",
     "refusal_answer",
     "settle_error",
     "wheel_of",

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from resilience.errors import CircuitOpen, DeadlineExceeded, Quota, RateLimited, Rejected
+from resilience.errors import DeadlineExceeded, Quota, RateLimited, Rejected
 
 _PROBLEM_TYPES: Final = "https://iana.org/assignments/http-problem-types#"
 _TITLES: Final = {
     "quota-exceeded": "Request cannot be satisfied as assigned quota has been exceeded",
     "temporary-reduced-capacity": "Request cannot be satisfied due to temporary server capacity constraints",
 }
+_OUTWARD: Final = "something that this service depends on cannot be called now"
 _SPREAD: Final = 5  # Retry-After is drawn from up to a fifth more, so that the refused do not all come back together
 Uniform = Callable[[], float]
 
@@ -36,7 +37,7 @@ def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.ra
     Args:
         refusal: by whom and why.
         own: whether a guard of this request refused it. A limit that the handler met on its way out is not the client's quota: it
-            is answered as reduced capacity, without RateLimit fields.
+            is answered as reduced capacity, without RateLimit fields, and what is behind this service is not named.
         uniform: draws the jitter of Retry-After from [0, 1).
     """
     status, kind = _kind(refusal, own)
@@ -44,7 +45,7 @@ def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.ra
         "type": f"{_PROBLEM_TYPES}{kind}" if kind else "about:blank",
         "title": _TITLES[kind] if kind else HTTPStatus(status).phrase,
         "status": status,
-        "detail": str(refusal),
+        "detail": str(refusal) if own else _OUTWARD,
         "reason": refusal.reason,
     }
     if kind == "quota-exceeded":
@@ -68,8 +69,6 @@ def _kind(refusal: Rejected, own: bool) -> tuple[int, str]:
         return refusal.status, "temporary-reduced-capacity"
     if isinstance(refusal, DeadlineExceeded):
         return HTTPStatus.GATEWAY_TIMEOUT, ""
-    if isinstance(refusal, CircuitOpen):
-        return HTTPStatus.SERVICE_UNAVAILABLE, ""
     return HTTPStatus.SERVICE_UNAVAILABLE, ""
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from resilience.edges.attempts import ATTEMPT_HEADER
 from resilience.errors import ConfigError
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline
@@ -17,13 +18,13 @@ from resilience.toolkit import Toolkit, load
 class Guarded:
     """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
 
-    __slots__ = ("deadline", "deadline_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
+    __slots__ = ("deadline", "inbound_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
-        self.deadline_headers: frozenset[bytes] = frozenset(name.encode() for name in read)
+        self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in (*read, ATTEMPT_HEADER))
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers

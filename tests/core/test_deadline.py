@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Call, CircuitBreaker, Deadline, DeadlineExceeded, Pipeline, current_deadline
+from resilience import Call, CircuitBreaker, Deadline, DeadlineExceeded, Pipeline, Retry, current_deadline
 from resilience.testing import ManualClock
 from tests.core.helpers import Drive, Failure, attempt, fail, no_jitter, succeed
 
@@ -323,6 +323,20 @@ def test_outside_of_a_task_it_says_so_and_keeps_nothing(clock: ManualClock) -> N
     assert clock.pending_timers == 0
     attempt(Pipeline("p", breaker), succeed)
     assert breaker.state.value == "closed", "the probes were given back"
+
+
+def test_an_attempt_is_judged_by_its_own_deadline(clock: ManualClock) -> None:
+    """The caller came with little of the whole time, yet each attempt had all of its own."""
+    breaker = CircuitBreaker(min_calls=2, clock=clock)
+    layers = (Deadline(5.0, clock=clock), Retry(2, backoff_s=0, clock=clock), Deadline(0.5, clock=clock), breaker)
+
+    async def hang() -> None:
+        await clock.asleep(0.5)
+
+    outer = Pipeline("outer", Deadline(2.0, clock=clock))
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(outer.acall(Pipeline("p", *layers).acall, hang))
+    assert breaker.state.value == "open"
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

@@ -160,6 +160,19 @@ def test_each_call_has_tries_of_its_own(clock: ManualClock) -> None:
     assert [work.runs for work in works] == [3] * 20
 
 
+def test_a_question_that_raises_hides_nothing(clock: ManualClock, drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
+    error = ConnectionError("the real one")
+
+    def broken(asked: Any) -> bool:
+        return bool(asked.status >= 500)
+
+    with pytest.raises(ConnectionError) as raised:
+        drive(retrying(clock, on=broken), Counted(error))
+    assert raised.value is error
+    assert drive(retrying(clock, on_result=broken), Counted("a result")) == "a result"
+    assert caplog.text.count("what it asks whether to try again raised; it does not") == 2
+
+
 # --- waits ------------------------------------------------------------------------------------------------------------
 
 

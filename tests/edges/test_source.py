@@ -43,11 +43,11 @@ def test_what_is_known_before_any_request_is_worked_out_once(config: Path) -> No
     assert api is not None
     assert slow is not None
     assert api is source.find("POST", "/orders/2")
-    assert api.deadline_headers == {b"grpc-timeout"}
+    assert api.inbound_headers == {b"grpc-timeout", b"x-retry-attempt"}
     assert api.streams_have_deadline
     assert [limiter.name for limiter in api.quota_limiters] == ["shown"]
     assert (api.times_start, slow.times_start) == (False, True)
-    assert (slow.deadline, slow.deadline_headers, slow.streams_have_deadline) == (None, frozenset(), False)
+    assert (slow.deadline, slow.inbound_headers, slow.streams_have_deadline) == (None, frozenset({b"x-retry-attempt"}), False)
     close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
@@ -20,6 +20,7 @@ from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
+_IN_WORDS: Final = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}
 
 
 class BreakerPool:
@@ -204,7 +205,7 @@ class CircuitBreaker:
             return
         wait_us = refusal.retry_after_us
         retry_after_s = None if wait_us is None else wait_us / US_PER_S
-        state = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}.get(refusal.reason, "open")
+        state = _IN_WORDS.get(refusal.reason, "open")
         hint = "" if retry_after_s is None else f"; retry in {retry_after_s:.3g} s"
         raise CircuitOpen(
             f"{self.name}: the circuit breaker is {state}{hint}",

@@ -139,9 +139,7 @@ class Machine:
 
     # --- operating ----------------------------------------------------------------------------------------------------------
 
-    def configure(
-        self, settings: CircuitBreakerSettings, health: HealthSignal | None, forced: str | None, now_us: int
-    ) -> None:
+    def configure(self, settings: CircuitBreakerSettings, health: HealthSignal | None, forced: str | None, now_us: int) -> None:
         """Go by new settings, all at once: another window starts empty; state, open timer and probes stay."""
         with self.lock:
             old = self.settings

@@ -46,9 +46,7 @@ class RateLimiterSettings:
         default="refused",
         choices=("always", "refused", "never"),
     )
-    trusted_proxies: tuple[str, ...] = option(
-        Kind.NAMES, "addresses or networks whose X-Forwarded-For is believed", default=()
-    )
+    trusted_proxies: tuple[str, ...] = option(Kind.NAMES, "addresses or networks whose X-Forwarded-For is believed", default=())
     shadow: bool = option(Kind.FLAG, "count and report what would be refused, refuse nothing", default=False)
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -15,8 +16,10 @@ from resilience.health import PPB, HealthSignal
 from resilience.layers.retry.backoff import Uniform, delay_s
 from resilience.layers.retry.budget import RetryBudget
 from resilience.layers.retry.settings import RetrySettings
-from resilience.layers.retry.verdict import DEFAULT_ON, OWN_REFUSALS, Judge, Retryable, function_judge
+from resilience.layers.retry.verdict import DEFAULT_ON, OWN_REFUSALS, Judge, Retryable, Verdict, function_judge
 from resilience.registry import enrol
+
+log = logging.getLogger("resilience")
 
 
 class RetryState:
@@ -162,7 +165,7 @@ class Tries:
         if isinstance(error, DeadlineExceeded) and self._call.deadline_us is not None and now_us >= self._call.deadline_us:
             self.stopped = "the deadline ran out"
             return False
-        verdict = self._judge(error, result)
+        verdict = self._verdict(error, result)
         if not verdict.retryable and not verdict.forbidden:
             if error is None:
                 state.budget.earn(state.factor_ppb(now_us))
@@ -180,6 +183,13 @@ class Tries:
         with state.lock:
             state.retried += 1
         return True
+
+    def _verdict(self, error: BaseException | None, result: Any) -> Verdict:
+        try:
+            return self._judge(error, result)
+        except Exception:
+            log.exception("%s: what it asks whether to try again raised; it does not", self._retry.name)
+            return Verdict(retryable=False)
 
     def _obstacle(self, advice_s: float | None, forbidden: bool, may_spend: bool, now_us: int) -> str:
         settings = self._retry.settings

@@ -28,12 +28,8 @@ class RetrySettings:
     budget_tokens: int = option(
         Kind.COUNT, "the retry budget's size; retries stop while half of it or less is left", default=10, minimum=1, maximum=1000
     )
-    budget_ratio: float = option(
-        Kind.NUMBER, "tokens that one success earns back", default=0.1, minimum=0.001, maximum=1000
-    )
-    when_nested: bool = option(
-        Kind.FLAG, "retry even inside a call that is being retried further out", default=False
-    )
+    budget_ratio: float = option(Kind.NUMBER, "tokens that one success earns back", default=0.1, minimum=0.001, maximum=1000)
+    when_nested: bool = option(Kind.FLAG, "retry even inside a call that is being retried further out", default=False)
 
     def __post_init__(self) -> None:
         validate(self)

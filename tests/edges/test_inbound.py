@@ -1,11 +1,11 @@
-"""The time that inbound headers ask for."""
+"""What inbound headers say: the time that they ask for, and the number of the try."""
 
 from __future__ import annotations
 
 import pytest
 
-from resilience import Deadline
-from resilience.edges import inbound_timeout_s
+from resilience import Call, Deadline, Pipeline
+from resilience.edges import Guarded, inbound_timeout_s, read_inbound
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,14 @@ def test_only_the_headers_that_the_policy_reads() -> None:
     headers = [("grpc-timeout", "1S"), ("x-envoy-expected-rq-timeout-ms", "nonsense"), ("connect-timeout-ms", "2000")]
     assert inbound_timeout_s(deadline, headers) == 2.0
     assert deadline.state.malformed == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "attempt"),
+    [([], 0), (["0"], 0), (["2"], 2), (["1", "3"], 3), (["-1"], 0), (["1000"], 0), (["two"], 0), (["1 "], 0), ([""], 0)],
+)
+def test_the_number_of_the_try_is_read(values: list[str], attempt: int) -> None:
+    guarded = Guarded(Pipeline("api"))
+    call = Call("the request")
+    read_inbound(guarded, call, [("x-retry-attempt", value) for value in values])
+    assert call.attempt == attempt

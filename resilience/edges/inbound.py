@@ -1,11 +1,22 @@
-"""The time an inbound request asks for."""
+"""What an inbound request says of the call that it is part of: how long its caller waits, and which try it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from resilience.call import Call
+from resilience.edges.attempts import ATTEMPT_HEADER, attempt_of
+from resilience.edges.source import Guarded
 from resilience.layers.deadline import Deadline
 from resilience.layers.timeouts import PARSERS
+
+
+def read_inbound(guarded: Guarded, call: Call, headers: Iterable[tuple[str, str]]) -> None:
+    """Let `call` know what `headers` (lower-case names) say of it."""
+    found = list(headers)
+    if guarded.deadline is not None:
+        call.timeout_s = inbound_timeout_s(guarded.deadline, found)
+    call.attempt = max((attempt_of(value) for name, value in found if name == ATTEMPT_HEADER), default=0)
 
 
 def inbound_timeout_s(deadline: Deadline, headers: Iterable[tuple[str, str]]) -> float | None:
