@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from types import CoroutineType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from resilience import tracing
@@ -70,15 +71,20 @@ class Pipeline:
 
         Raises:
             Rejected: a layer refused. Whatever `fn` raises is raised as itself.
+            TypeError: `fn` is a coroutine function, whose work begins only when it is awaited.
         """
         call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs)
         if not self.begin(call) or self.retry is not None:
             result: T = drive(self.plan(call), self.clock, lambda: fn(*args, **kwargs))
+            if type(result) is CoroutineType:
+                raise _never_awaited(self.name, result)
             return result
         permit = self.outer.admit(call)
         mark = CURRENT.set(call)
         try:
             result = fn(*args, **kwargs)
+            if type(result) is CoroutineType:
+                raise _never_awaited(self.name, result)
         except BaseException as error:
             settle_error(permit, error)
             raise
@@ -146,6 +152,11 @@ class Calls(Protocol):
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await in this task."""
+
+
+def _never_awaited(name: str, coroutine: CoroutineType[Any, Any, Any]) -> TypeError:
+    coroutine.close()
+    return TypeError(f"pipeline {name!r}: {coroutine.__qualname__} is a coroutine function; use `await pipeline.acall(...)`")
 
 
 def decorate(calls: Calls, fn: Callable[P, T]) -> Callable[P, T]:

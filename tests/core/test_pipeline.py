@@ -354,3 +354,12 @@ def test_names(clock: ManualClock) -> None:
         repr(pipeline) == "Pipeline('shop', Deadline('deadline', default_s=1.0, max_s=None), RateLimiter('limiter', 2/s, burst 2))"
     )
     assert pipeline.clock is clock
+
+
+@pytest.mark.parametrize("layers", [(), (Retry(2),)], ids=["plain", "with a retry"])
+def test_a_coroutine_function_is_not_called_without_being_awaited(layers: tuple[Retry, ...]) -> None:
+    async def charge() -> None:
+        """Would run unguarded, after the call was settled."""
+
+    with pytest.raises(TypeError, match=r"charge is a coroutine function; use `await pipeline.acall"):
+        Pipeline("payments", *layers).call(charge)

@@ -75,9 +75,7 @@ def test_the_link_to_the_integrations_is_relative() -> None:
     assert link.resolve() == ROOT / "integrations"
 
 
-@pytest.mark.parametrize(
-    "statement", ["import integrations", "import integrations.asgi", "from integrations import asgi"]
-)
+@pytest.mark.parametrize("statement", ["import integrations", "import integrations.asgi", "from integrations import asgi"])
 def test_the_folder_under_its_own_name_says_how_it_is_imported(statement: str) -> None:
     result = run_python(statement, cwd=ROOT)
     assert result.returncode == 1

@@ -108,9 +108,7 @@ def check_origin(checkout: Path | None) -> None:
     require(importlib.util.find_spec("integrations") is None, "there is a top-level package called integrations")
     require((where.parent / "py.typed").is_file(), "py.typed is missing")
     installed = importlib.metadata.version("resilience-middleware")
-    require(
-        installed == resilience.__version__, f"{installed} is installed and says that it is {resilience.__version__}"
-    )
+    require(installed == resilience.__version__, f"{installed} is installed and says that it is {resilience.__version__}")
 
 
 def main() -> None:

@@ -120,9 +120,7 @@ def test_an_import_counts_wherever_it_stands(violations: Write, source: str) -> 
     assert "resilience.events imports resilience.pipeline, which lies on a higher floor" in message
 
 
-@pytest.mark.parametrize(
-    "path", ["resilience/novel.py", "resilience/layers/bulkhead.py", "resilience/limits/__init__.py"]
-)
+@pytest.mark.parametrize("path", ["resilience/novel.py", "resilience/layers/bulkhead.py", "resilience/limits/__init__.py"])
 def test_a_file_without_a_place_is_caught(violations: Write, path: str) -> None:
     message = only(violations({path: ""}))
     assert message.startswith(f"{path}:1: ")
@@ -162,14 +160,10 @@ def test_a_package_granted_late_is_caught_at_import_time(violations: Write) -> N
 )
 def test_an_integration_that_imports_a_private_module_is_caught(violations: Write, source: str) -> None:
     message = only(violations({**PUBLIC, "integrations/asgi.py": source}))
-    assert message.startswith(
-        "integrations/asgi.py:1: resilience.integrations.asgi uses resilience.pipeline, which is not "
-    )
+    assert message.startswith("integrations/asgi.py:1: resilience.integrations.asgi uses resilience.pipeline, which is not ")
 
 
-@pytest.mark.parametrize(
-    "source", ["from resilience import Hidden", "def late():\n    import resilience\n    resilience.Hidden()"]
-)
+@pytest.mark.parametrize("source", ["from resilience import Hidden", "def late():\n    import resilience\n    resilience.Hidden()"])
 def test_an_integration_that_uses_an_unlisted_name_is_caught(violations: Write, source: str) -> None:
     message = only(violations({**PUBLIC, "integrations/asgi.py": source}))
     assert "uses resilience.Hidden, which is not in resilience.__all__: export it or do without" in message
@@ -199,13 +193,9 @@ def test_a_public_module_without_a_list_has_no_public_names(violations: Write) -
         "from datetime import date\ndate.today()",
     ],
 )
-@pytest.mark.parametrize(
-    "path", ["resilience/health.py", "resilience/layers/limiter/tokens.py", "integrations/asgi.py"]
-)
+@pytest.mark.parametrize("path", ["resilience/health.py", "resilience/layers/limiter/tokens.py", "integrations/asgi.py"])
 def test_reading_the_time_is_caught(violations: Write, path: str, source: str) -> None:
-    assert "take a clock (only resilience.clock and resilience.drivers read the time)" in only(
-        violations({path: source})
-    )
+    assert "take a clock (only resilience.clock and resilience.drivers read the time)" in only(violations({path: source}))
 
 
 def test_the_linked_folder_is_read_once_under_its_own_name(violations: Write, tmp_path: Path) -> None:
@@ -223,9 +213,7 @@ def test_a_folder_that_is_no_checkout_does_not_pass(tmp_path: Path) -> None:
 def test_no_module_is_placed_twice() -> None:
     placed = [entry for rooms in import_rules.FLOORS for room in rooms for entry in room]
     assert len(placed) == len(set(placed))
-    overlapping = [
-        (outer, inner) for outer in placed for inner in placed if outer != inner and check_imports.within(inner, outer)
-    ]
+    overlapping = [(outer, inner) for outer in placed for inner in placed if outer != inner and check_imports.within(inner, outer)]
     assert overlapping == []
 
 

@@ -28,9 +28,7 @@ def find(tmp_path: Path) -> Find:
             (tmp_path / name).write_text(script, encoding="utf-8")
             (tmp_path / name).chmod(0o755)
         environment = {**os.environ, "PATH": str(tmp_path), "PYTHON": asked_for}
-        return subprocess.run(
-            [str(FIND_PYTHON)], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        return subprocess.run([str(FIND_PYTHON)], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     return run
 
