@@ -154,7 +154,7 @@ class Calls(Protocol):
         """Await in this task."""
 
 
-def _never_awaited(name: str, coroutine: CoroutineType[Any, Any, Any]) -> TypeError:
+def _never_awaited(name: str, coroutine: Any) -> TypeError:
     coroutine.close()
     return TypeError(f"pipeline {name!r}: {coroutine.__qualname__} is a coroutine function; use `await pipeline.acall(...)`")
 

@@ -362,4 +362,4 @@ def test_a_coroutine_function_is_not_called_without_being_awaited(layers: tuple[
         """Would run unguarded, after the call was settled."""
 
     with pytest.raises(TypeError, match=r"charge is a coroutine function; use `await pipeline.acall"):
-        Pipeline("payments", *layers).call(charge)
+        Pipeline("payments", *layers).call(charge)  # type: ignore[unused-coroutine]
