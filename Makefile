@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
-# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, test and bench.
+# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, test, soak and bench;
+# EXAMPLES=2000 shortens the state machines of soak.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,11 +8,12 @@
 
 PYTHON ?=
 ARGS ?=
+EXAMPLES ?= 20000
 python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test lint format types imports names bench build smoke check clean
+.PHONY: help demo test soak lint format types imports names bench build smoke check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,6 +23,9 @@ demo: .venv/.demo ## watch a service lose its dependency, slow down and climb ba
 
 test: .venv/.test ## run the tests
 	@$(python) -m pytest $(ARGS)
+
+soak: .venv/.test ## run the long form of the state machines, floods, threads and the virtual week (over an hour)
+	@SOAK_EXAMPLES=$(EXAMPLES) $(python) -m pytest -m soak -o faulthandler_timeout=0 -p tests.soak.report $(ARGS)
 
 lint: .venv/.test ## check style and formatting
 	@$(python) -m ruff check

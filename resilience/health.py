@@ -169,15 +169,17 @@ class HealthSignal:
         """A breaker has opened, or a probe of it has failed. `open_until_us` None means it is forced open."""
         with self._lock:
             events = self._advance(now_us)
+            starts = not self._holds
+            was_last = starts or (hold in self._holds and self._is_last(hold))
             hold.forever = open_until_us is None
             hold.from_us = now_us if open_until_us is None else max(now_us, open_until_us)
-            starts = not self._holds
             self._holds.add(hold)
             if starts:
                 self._incidents += 1
                 factor_ppb = self.phase.factor_ppb_at(now_us)
                 self._enter(now_us, self.settings.cut_ppb(factor_ppb), climbing=False)
-            self._check_us = self._next_check_us(now_us)
+            if was_last:
+                self._check_us = self._next_check_us(now_us)
             return events + self._tell("incident", now_us)
 
     def closed(self, hold: Hold, now_us: int) -> list[Event]:
@@ -189,7 +191,8 @@ class HealthSignal:
                 if all(other.until_us(self._every_us) <= now_us for other in self._holds):
                     self._holds.clear()
                     self._enter(now_us, self.phase.factor_ppb, climbing=True)
-            self._check_us = self._next_check_us(now_us)
+                if not self._holds or self._is_last(hold):
+                    self._check_us = self._next_check_us(now_us)
             return events
 
     def reached(self, hold: Hold, now_us: int) -> None:
@@ -214,12 +217,18 @@ class HealthSignal:
     def _advance(self, now_us: int) -> list[Event]:
         """Let go of the signal when no breaker has been reached for long enough, and note steps of recovery."""
         if self._holds:
+            if now_us < self._check_us:  # at the soonest then: with a thousand breakers open, each change must not ask them all
+                return []
             until_us = max(hold.until_us(self._every_us) for hold in self._holds)
             if until_us <= now_us:
                 self._holds.clear()
                 self._enter(until_us, self.phase.factor_ppb, climbing=True)
         self._check_us = self._next_check_us(now_us)
         return self._tell("recovery", now_us)
+
+    def _is_last(self, hold: Hold) -> bool:
+        """Whether no other hold is known to last longer: the instant of the next look at all of them depends on this one."""
+        return hold.until_us(self._every_us) >= self._check_us
 
     def _enter(self, start_us: int, factor_ppb: int, *, climbing: bool) -> None:
         step_ppb = round(self.settings.recover * PPB) if climbing and factor_ppb < PPB else 0

@@ -31,7 +31,8 @@ class Kind(Enum):
 class Option:
     """One setting's declaration.
 
-    `minimum` and `maximum` are inclusive; `above` and `below` are exclusive bounds. `optional` allows None, which means "not set".
+    `minimum` and `maximum` are inclusive; `above` and `below` are exclusive bounds; `values`, where given, are all there are.
+    `optional` allows None, which means "not set".
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Option:
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
+    values: tuple[float, ...] = ()
 
     def problem(self, value: object) -> str | None:
         """Say what is wrong with `value` as the person who set it should read it, or None when it is right."""
@@ -64,7 +66,8 @@ class Option:
         if not math.isfinite(value):
             return f"must be finite, got {value!r}"
         outside = (
-            (self.minimum is not None and value < self.minimum)
+            (bool(self.values) and value not in self.values)
+            or (self.minimum is not None and value < self.minimum)
             or (self.maximum is not None and value > self.maximum)
             or (self.above is not None and value <= self.above)
             or (self.below is not None and value >= self.below)
@@ -72,7 +75,9 @@ class Option:
         return f"must be {self.bounds()}, got {self.show(value)}" if outside else None
 
     def bounds(self) -> str:
-        """The range in words, such as "between 0 % and 100 %"."""
+        """The range in words, such as "between 0 % and 100 %" or "429 or 503"."""
+        if self.values:
+            return " or ".join(self.show(value) for value in self.values)
         if self.minimum is not None and self.maximum is not None:
             return f"between {self.show(self.minimum)} and {self.show(self.maximum)}"
         parts = []
@@ -112,9 +117,10 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     optional: bool = False,
+    values: tuple[float, ...] = (),
 ) -> Any:
     """Declare a field of a settings dataclass."""
-    declared = Option(kind, doc, minimum, maximum, above, below, choices, optional)
+    declared = Option(kind, doc, minimum, maximum, above, below, choices, optional, values)
     return dataclasses.field(default=default, metadata={_METADATA_KEY: declared})
 
 

@@ -101,6 +101,7 @@ class Stage:
         except BaseException:
             effect.cancel()
             raise
+        effect.over()
         call.now_us = self.clock.now_us()
         return None
 

@@ -1,4 +1,4 @@
-"""For tests of code that uses resilience: time that moves only when told, and an observer that remembers."""
+"""For tests of code that uses resilience: time that moves only when told, an observer that remembers, a guard against leaks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import heapq
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from resilience.clock import US_PER_S, to_us
 from resilience.events import Event, subscribe
+from resilience.leaks import Leaked, LeakGuard
 
-__all__ = ["ManualClock", "RecordingObserver"]
+__all__ = ["Leaked", "ManualClock", "RecordingObserver", "no_leaks_fixture", "nothing_leaks"]
 
+_KINDS: Final = ("threads", "tasks", "permits")
 _START_US: Final = 1_000 * US_PER_S
 _START_WALL_S: Final = 1_700_000_000.0
 
@@ -150,3 +152,51 @@ class RecordingObserver:
     def __exit__(self, *exc_info: object) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
+
+
+def nothing_leaks(*, threads: bool = True, tasks: bool = True, permits: bool = True, wait_s: float = 1.0) -> LeakGuard:
+    """Guard a block that must leave nothing behind: `with nothing_leaks(): ...`, or `async with` inside a coroutine.
+
+    What counts is what began inside the block, anywhere in the process. A block that raises keeps its own exception; what it left
+    behind is added to that as a note.
+
+    Args:
+        threads: look for threads that still run.
+        tasks: look for asyncio tasks that are not done, and for those that `asyncio.run` had to cancel when it closed its loop.
+        permits: look for calls that were admitted and never settled, also where their permit was garbage collected; for probes that
+            a half-open breaker still waits for; and for tokens reserved in a limiter's queue that nobody waits for.
+        wait_s: how long, in seconds, what is about to end may take for it. Spent only where something is left.
+
+    Raises:
+        Leaked: when the block is left. An `AssertionError`; `leaks` names each thing that was left, and where it came from.
+    """
+    return LeakGuard(threads=threads, tasks=tasks, permits=permits, wait_s=wait_s)
+
+
+def no_leaks_fixture(*, autouse: bool = False, wait_s: float = 1.0) -> Any:
+    """Make a pytest fixture that guards each test that uses it: `no_leaks = no_leaks_fixture(autouse=True)` in `conftest.py`.
+
+    A test marked `@pytest.mark.may_leak("threads", "tasks", "permits")` may leak what its mark names, or anything if it names
+    nothing.
+
+    Args:
+        autouse: guard every test below that `conftest.py`, whether it asks for the fixture or not.
+        wait_s: see `nothing_leaks`.
+
+    Raises:
+        ImportError: pytest is not installed. Nothing else in this module needs it.
+    """
+    import pytest  # noqa: PLC0415 - nothing else here needs it
+
+    @pytest.fixture(autouse=autouse)
+    def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+        """Fail the test if it leaks threads, tasks or permits."""
+        mark = request.node.get_closest_marker("may_leak")
+        may_leak = () if mark is None else mark.args or _KINDS
+        unknown = [kind for kind in may_leak if kind not in _KINDS]
+        if unknown:
+            raise ValueError(f"may_leak: knows {', '.join(_KINDS)}; got {', '.join(map(repr, unknown))}")
+        with LeakGuard(**{kind: kind not in may_leak for kind in _KINDS}, wait_s=wait_s):
+            yield
+
+    return no_leaks

@@ -1,20 +1,24 @@
 """Deadline timers that share: deadlines a few milliseconds apart wake the loop once.
 
 A timer for each request is the dearest part of a deadline, and nearly every one is cancelled. Here the deadlines of one event loop
-fall into slots of `clock.timer_slot_us`; a slot arms one timer when its first member comes and is left to fire when they have gone.
-A deadline is never met early, and at most one slot late.
+fall into slots of `clock.timer_slot_us`; a slot arms one timer when its first member comes and is left to fire when they have gone,
+unless that is far off: callers choose their deadlines, and would leave a timer behind for each. A deadline is never met early, and
+at most one slot late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from resilience.clock import US_PER_S, Clock, Timer
 
 log = logging.getLogger("resilience")
+_LINGERS_S: Final = 60.0
+"""An empty slot is left to fire by itself when it does so within this time of being made."""
 
 
 class Expires(Protocol):
@@ -34,15 +38,19 @@ class Slot:
         self.index = index
         self.members: set[Expires] = set()
         timer = clock.call_later(delay_s, self._fire)
-        # Kept only where it will be cancelled: it refers to its loop, and would keep a loop that was closed alive for ever.
-        self._timer: Timer | None = timer if wheel.is_exact else None
+        # Kept only where it will be cancelled, and weakly: it refers to its loop, and would keep one that was closed alive for ever.
+        self._timer: Callable[[], Timer | None] | None = None
+        if wheel.is_exact or delay_s > _LINGERS_S:
+            self._timer = ref(timer)
 
     def leave(self, member: Expires) -> None:
         """Forget `member`, if it is still waiting."""
         members = self.members
         members.discard(member)
         if not members and self._timer is not None:
-            self._timer.cancel()
+            timer = self._timer()
+            if timer is not None:
+                timer.cancel()
             self._wheel.forget(self)
 
     def _fire(self) -> None:

@@ -31,6 +31,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.layers.address",
             "resilience.layers.base",
             "resilience.layers.keys",
+            "resilience.layers.statuses",
             "resilience.layers.timeouts",
         ),
     ),
@@ -55,7 +56,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.config",), ("resilience.stores",), ("resilience.telemetry",)),
     (("resilience.toolkit",),),
     (("resilience.edges",),),
-    (("resilience:",), ("resilience.testing",)),
+    (("resilience:",), ("resilience.leaks", "resilience.testing")),
     (("resilience.integrations",),),
 )
 
@@ -73,7 +74,9 @@ THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
 """What a room may import besides the standard library."""
 
 LAZY_THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
+    "resilience.integrations.asgi.handlers": frozenset({"asgiref", "django", "litestar"}),
     "resilience.stores": frozenset({"redis"}),
+    "resilience.testing": frozenset({"pytest"}),
 }
 """What a room may import inside functions and under TYPE_CHECKING only: importing the room must not need it."""
 

@@ -18,6 +18,7 @@ from resilience.edges import (
     Permit,
     Slot,
     adrive,
+    judge_error,
     judge_status,
     ratelimit_fields,
     read_inbound,
@@ -118,7 +119,7 @@ class HttpExchange(RequestCall):
                 raise
         else:
             if not self.settled:
-                self._settle_returned()
+                self._settle_by_start()
         finally:
             if mark is not None:
                 CURRENT.reset(mark)
@@ -219,6 +220,8 @@ class HttpExchange(RequestCall):
     def _judge_start(self) -> Outcome:
         if self._client_gone:
             return Outcome.IGNORED
+        if self.error is not None:  # a refusal that the framework's handler turned into this response
+            return judge_error(self, self.error)
         if self._start is None:
             return Outcome.FAILED
         self.status = self._start["status"]
@@ -227,11 +230,12 @@ class HttpExchange(RequestCall):
     def _settle_answered(self) -> None:
         self._disarm()
         if not self.settled:
-            self._permit.settle(self._judge_start())
+            self._settle_by_start()
 
-    def _settle_returned(self) -> None:
-        """The application returned without a last body: the server will make an error of that, unless the client has gone."""
+    def _settle_by_start(self) -> None:
+        """The application is done. Without a start the server will make an error of that, unless the client has gone."""
         self._permit.settle(self._judge_start())
+        self.error = None  # its traceback refers back to the call
 
     # --- the deadline -------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from typing import Any
 from resilience import ConfigError, Pipeline, Toolkit
 from resilience.edges import Answer, RouteSource, open_source
 from resilience.integrations.asgi.exchange import HttpExchange
-from resilience.integrations.asgi.request import send_answer
+from resilience.integrations.asgi.request import own_path, send_answer
 from resilience.integrations.asgi.types import App, Receive, Scope, Send
-from resilience.integrations.asgi.websocket import WebsocketExchange
+from resilience.integrations.asgi.websocket import DENIAL, WebsocketExchange
 
 log = logging.getLogger("resilience")
 
@@ -24,7 +24,8 @@ class ResilienceMiddleware:
 
     Args:
         app: the application.
-        config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request.
+        config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request, by the path
+            within the application: without what the server or a mount put before it (`root_path`).
         pipeline: one pipeline made in code that guards every request instead.
 
     A file that cannot be used stops the start: the server is told by `lifespan.startup.failed`. A server without lifespan gets 503
@@ -54,13 +55,13 @@ class ResilienceMiddleware:
         if source is None:
             await self._refuse_to_serve(kind, scope, receive, send)
         elif kind == "http":
-            guarded = source.find(scope["method"], scope["path"])
+            guarded = source.find(scope["method"], own_path(scope))
             if guarded is None:
                 await self.app(scope, receive, send)
             else:
                 await HttpExchange(guarded, scope, receive, send).run(self.app)
         elif kind == "websocket":
-            guarded = source.find("GET", scope["path"])
+            guarded = source.find("GET", own_path(scope))
             if guarded is None:
                 await self.app(scope, receive, send)
             else:
@@ -80,10 +81,13 @@ class ResilienceMiddleware:
             await send({"type": "lifespan.startup.failed", "message": str(self._error)})
             return
         log.error("every request is answered 503, since the configuration cannot be used:\n%s", self._error)
+        prefix = "http"
         if kind == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": 1011, "reason": "configuration error"})
-            return
+            if DENIAL not in (scope.get("extensions") or {}):
+                await send({"type": "websocket.close", "code": 1011, "reason": "configuration error"})
+                return
+            prefix = "websocket.http"
         body = b'{"type": "about:blank", "title": "Service Unavailable", "status": 503}'
         headers = (("content-type", "application/problem+json"), ("content-length", str(len(body))))
-        await send_answer(send, Answer(503, headers, body))
+        await send_answer(send, Answer(503, headers, body), prefix)

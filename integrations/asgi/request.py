@@ -38,6 +38,17 @@ class RequestCall(Call):
         return method
 
 
+def own_path(scope: Scope) -> str:
+    """The path within the application: servers and mounts hand over `root_path` as the beginning of `path`."""
+    path: str = scope["path"]
+    root: str | None = scope.get("root_path")
+    if root:
+        rest = path.removeprefix(root.rstrip("/"))
+        if rest.startswith("/") or not rest:
+            return rest
+    return path
+
+
 def text_headers(scope: Scope) -> Iterator[tuple[str, str]]:
     """The request's headers as text, names in lower case."""
     for name, value in scope["headers"]:

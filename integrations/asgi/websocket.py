@@ -20,7 +20,7 @@ from resilience.edges import (
 from resilience.integrations.asgi.request import RequestCall, send_answer
 from resilience.integrations.asgi.types import App, Message, Receive, Scope, Send
 
-_DENIAL: Final = "websocket.http.response"
+DENIAL: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
 _FORBIDDEN: Final = 403
 
@@ -101,7 +101,7 @@ class WebsocketExchange:
             if not self._is_accepted:
                 self._vote(judge_status(_FORBIDDEN))
             self._is_over = True
-        elif kind == f"{_DENIAL}.start":
+        elif kind == f"{DENIAL}.start":
             self._vote(judge_status(message["status"]))
             self._is_over = True
         await self._send(message)
@@ -111,7 +111,7 @@ class WebsocketExchange:
 
     async def _deny(self, answer: Answer) -> None:
         """Answer a handshake by HTTP where the server can, else close; an open websocket is closed."""
-        if self._is_accepted or _DENIAL not in self._scope.get("extensions", {}):
+        if self._is_accepted or DENIAL not in (self._scope.get("extensions") or {}):
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "try again later"})
         else:
             await send_answer(self._send, answer, "websocket.http")

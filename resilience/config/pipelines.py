@@ -46,8 +46,19 @@ def _read_layers(report: Report, node: Node, path: str, declared: Declared) -> L
                 f"{layer.kind} {shown(layer.name)} is in this pipeline already, at [{layers[layer]}]",
             )
         elif layer is not None:
+            _check_one_retry(report, item, place, layer, layers)
             layers[layer] = index
     return tuple(layers)
+
+
+def _check_one_retry(report: Report, node: Node, place: str, layer: LayerReference, before: Mapping[LayerReference, int]) -> None:
+    for other, index in before.items():
+        if layer.kind == other.kind == "retry":
+            message = (
+                f"a pipeline has one retry, and this one has retry {shown(other.name)} at [{index}]; their attempts would multiply"
+            )
+            report.problem(node.position, place, message)
+            return
 
 
 def _read_layer(report: Report, node: Node, place: str, declared: Declared) -> LayerReference | None:

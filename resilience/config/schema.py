@@ -14,10 +14,12 @@ from enum import Enum
 from typing import Any, Final
 
 from resilience.health import HealthSettings
-from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.layers.breaker.settings import COUNTED_CODES, CircuitBreakerSettings
 from resilience.layers.deadline import READ_HEADERS, DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.retry.on import OWN_REFUSALS
 from resilience.layers.retry.settings import RetrySettings
+from resilience.layers.statuses import GRPC_CODES
 from resilience.settings import Kind, Option, options_of
 
 FORMAT_VERSION: Final = 1
@@ -30,26 +32,6 @@ DEFAULT_SIGNAL: Final = "default"
 """The health signal that always exists."""
 STORES: Final = ("process",)
 PLANNED_STORES: Final = ("host", "redis")
-RETRY_STATUSES: Final = (400, 599)
-GRPC_CODES: Final = (
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-OWN_REFUSALS: Final = ("rate_limited", "circuit_open", "deadline")
 
 
 class Shape(Enum):
@@ -61,6 +43,7 @@ class Shape(Enum):
     GROUP = "a mapping of further keys"
     NAMES = "a list of texts"
     RETRY_ON = "a list such as [503, UNAVAILABLE]"
+    STATUSES = "a list of HTTP statuses and ranges such as [429, 500..599]"
     NETWORKS = "a list of IP addresses and networks such as [10.0.0.0/8]"
     KEY_SOURCE = "one of a few words, or header:NAME"
     SIGNAL = "the name of a health signal, or none"
@@ -215,6 +198,8 @@ BREAKERS: Final = Section(
         _breaker("open_max", "open_max_s"),
         _breaker("probes"),
         _breaker("half_open_for", "half_open_for_s"),
+        _breaker("failed_statuses", shape=Shape.STATUSES),
+        _breaker("failed_codes", shape=Shape.NAMES, words=COUNTED_CODES),
         _breaker("key", shape=Shape.KEY_SOURCE, words=("host", "method")),
         _breaker("max_keys"),
         _breaker("force"),
@@ -232,7 +217,7 @@ RETRIES: Final = Section(
         _retry("attempts"),
         _retry("backoff", "backoff_base_s", "backoff_max_s", shape=Shape.RANGE, implied=(("jitter", "none"),)),
         _retry("jitter"),
-        _retry("on", shape=Shape.RETRY_ON, words=OWN_REFUSALS + GRPC_CODES),
+        _retry("on", shape=Shape.RETRY_ON, words=(*OWN_REFUSALS, *GRPC_CODES)),
         _retry("max_advice", "max_advice_s"),
         _Keys.group("budget", _retry("tokens", "budget_tokens"), _retry("ratio", "budget_ratio")),
         _retry("when_nested"),

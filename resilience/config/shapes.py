@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from resilience.config.nodes import MappingNode, Node, ScalarNode
 from resilience.config.report import Report
 from resilience.config.scalars import nothing, parse_count, parse_flag, parse_number, parse_text
-from resilience.config.schema import NONE, PLANNED_STORES, RETRY_STATUSES, STORES, Key, Shape
+from resilience.config.schema import NONE, PLANNED_STORES, STORES, Key, Shape
 from resilience.config.values import RANGE_FORM, is_number, parse_duration, parse_range, parse_rate, parse_share, shown
 from resilience.config.walk import dotted, found, items, known_members, mapping
 from resilience.layers.keys import HEADER_PREFIX, header_name
+from resilience.layers.retry.on import LOWEST_RETRIED, OWN_REFUSALS
+from resilience.layers.statuses import HIGHEST_STATUS, LOWEST_STATUS, status_range
 from resilience.settings import Kind, Option
 
 Fields = Mapping[str, Any]
 """Values by the field they set."""
+
+_STATUS_CLASS: Final = re.compile(r"[1-5][Xx]{2}")
 
 
 def read_key(report: Report, key: Key, node: Node, path: str) -> Fields | None:
@@ -147,23 +152,41 @@ def _read_item(report: Report, key: Key, item: Node, earlier: Collection[str]) -
 def _name(report: Report, key: Key, scalar: ScalarNode) -> str:
     text = parse_text(scalar)
     if key.words and text not in key.words:
-        guessed = report.did_you_mean(text, key.words) or f"; it can be {', '.join(key.words)}"
+        guessed = report.did_you_mean(text, key.words) or report.did_you_mean(text.upper(), key.words)
+        guessed = guessed or f"; it can be {', '.join(key.words)}"
         raise ValueError(f"{shown(text)} is unknown{guessed}")
     return text
 
 
 def _retry_reason(report: Report, key: Key, scalar: ScalarNode) -> str:
-    if scalar.plain and scalar.tag in ("int", "float"):
-        low, high = RETRY_STATUSES
-        status = parse_count(scalar)
-        if not low <= status <= high:
-            raise ValueError(f"must be an HTTP status between {low} and {high}, got {status}")
-        return str(status)
+    if (scalar.plain and scalar.tag in ("int", "float")) or scalar.text[:1].isdigit():
+        return _status(scalar, LOWEST_RETRIED)
     text = parse_text(scalar)
     if text not in key.words:
         guessed = report.did_you_mean(text, key.words) or report.did_you_mean(text.upper(), key.words)
-        known = "; it can be an HTTP status such as 503, a gRPC code such as UNAVAILABLE, " + ", ".join(key.words[:3])
+        known = "; it can be an HTTP status such as 503, a gRPC code such as UNAVAILABLE, " + ", ".join(OWN_REFUSALS)
         raise ValueError(f"{shown(text)} is unknown{guessed or known}")
+    return text
+
+
+def _any_status(report: Report, key: Key, scalar: ScalarNode) -> str:
+    return _status(scalar, LOWEST_STATUS)
+
+
+def _status(scalar: ScalarNode, lowest: int) -> str:
+    """An HTTP status, or a range of them, none below `lowest`."""
+    text = scalar.text
+    between = f"between {lowest} and {HIGHEST_STATUS}"
+    if _STATUS_CLASS.fullmatch(text):
+        raise ValueError(f"must be an HTTP status or a range of them, got {shown(text)}; write {text[0]}00..{text[0]}99")
+    if ".." not in text:
+        status = parse_count(scalar)
+        if not lowest <= status <= HIGHEST_STATUS:
+            raise ValueError(f"must be an HTTP status {between}, got {status}")
+        return str(status)
+    statuses = status_range(text)
+    if statuses is None or statuses.start < lowest:
+        raise ValueError(f"must be a range of HTTP statuses {between}, such as 500..599, got {shown(text)}")
     return text
 
 
@@ -228,5 +251,6 @@ _SCALARS: Final[Mapping[Shape, Callable[[Key, ScalarNode], Fields]]] = {
 _ITEMS: Final[Mapping[Shape, Callable[[Report, Key, ScalarNode], str]]] = {
     Shape.NAMES: _name,
     Shape.RETRY_ON: _retry_reason,
+    Shape.STATUSES: _any_status,
     Shape.NETWORKS: _network,
 }

@@ -10,7 +10,9 @@ from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
 from resilience.edges.inbound import inbound_timeout_s, read_inbound
 from resilience.edges.source import Guarded, RouteSource, open_source
-from resilience.layers.breaker.classify import judge_error, judge_status
+from resilience.layers.breaker.classify import judge_code, judge_error, judge_status
+from resilience.layers.retry.on import RetryOn
+from resilience.layers.retry.verdict import grpc_verdict, http_verdict
 from resilience.stage import settle_error
 from resilience.timers import Slot, wheel_of
 
@@ -21,11 +23,15 @@ __all__ = [
     "Guarded",
     "Outcome",
     "Permit",
+    "RetryOn",
     "RouteSource",
     "Slot",
     "adrive",
     "drive",
+    "grpc_verdict",
+    "http_verdict",
     "inbound_timeout_s",
+    "judge_code",
     "judge_error",
     "judge_status",
     "open_source",

@@ -18,6 +18,7 @@ _TITLES: Final = {
     "temporary-reduced-capacity": "Request cannot be satisfied due to temporary server capacity constraints",
 }
 _OUTWARD: Final = "something that this service depends on cannot be called now"
+_LARGEST: Final = 999_999_999_999_999  # an integer of a structured field (RFC 9651) has no more digits
 _SPREAD: Final = 5  # Retry-After is drawn from up to a fifth more, so that the refused do not all come back together
 Uniform = Callable[[], float]
 
@@ -52,7 +53,7 @@ def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.ra
         document["violated-policies"] = [refusal.policy]
     headers = [("content-type", "application/problem+json")]
     quota = refusal.quota if own and isinstance(refusal, RateLimited) else None
-    if refusal.retry_after_s is not None:
+    if refusal.retry_after_s is not None and math.isfinite(refusal.retry_after_s):  # anybody's `Rejected` is answered here
         wait_s = refusal.retry_after_s if quota is None else max(refusal.retry_after_s, quota.available_in_s)
         headers.append(("retry-after", str(retry_after(wait_s, uniform))))
     if quota is not None:
@@ -85,9 +86,13 @@ def whole_seconds(duration_s: float) -> int:
 
 def ratelimit_fields(quotas: Sequence[Quota]) -> list[tuple[str, str]]:
     """RateLimit-Policy and RateLimit in the list form of the IETF draft "RateLimit header fields for HTTP"."""
-    policies = ", ".join(f"{_string(quota.policy)};q={quota.limit};w={quota.window_s}" for quota in quotas)
-    limits = ", ".join(f"{_string(quota.policy)};r={quota.remaining};t={whole_seconds(quota.available_in_s)}" for quota in quotas)
+    policies = ", ".join(f"{_string(quota.policy)};q={quota.limit};w={min(quota.window_s, _LARGEST)}" for quota in quotas)
+    limits = ", ".join(f"{_string(quota.policy)};r={quota.remaining};t={_seconds(quota.available_in_s)}" for quota in quotas)
     return [("ratelimit-policy", policies), ("ratelimit", limits)]
+
+
+def _seconds(duration_s: float) -> int:
+    return min(whole_seconds(duration_s), _LARGEST)
 
 
 def _string(text: str) -> str:

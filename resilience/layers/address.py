@@ -14,6 +14,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNKNOWN: Final = "unknown"
 """The one key of all clients whose address nobody knows."""
 _MAX_HOPS: Final = 100
+_LONGEST: Final = 100  # no address is longer, with brackets, quotes, zone and port
 _IPV6_PREFIX: Final = 64
 
 
@@ -22,12 +23,16 @@ def networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
-@lru_cache(maxsize=4_096)
 def parse_address(text: str) -> IPAddress | None:
     """Parse an address as it stands in a peer name or a forwarding header, with or without port, brackets or zone.
 
     An IPv4-mapped IPv6 address is IPv4. Returns None when it is no address.
     """
+    return None if len(text) > _LONGEST else _parsed(text)  # what is kept is small, whatever is sent
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str) -> IPAddress | None:
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -42,10 +47,14 @@ def parse_address(text: str) -> IPAddress | None:
     return address
 
 
-@lru_cache(maxsize=4_096)
 def address_key(text: str) -> str:
     """The key of one client: an IPv4 address as it is, an IPv6 address by its /64, since one host owns all of that."""
-    address = parse_address(text)
+    return UNKNOWN if len(text) > _LONGEST else _key(text)
+
+
+@lru_cache(maxsize=4_096)
+def _key(text: str) -> str:
+    address = _parsed(text)
     if address is None:
         return UNKNOWN
     if isinstance(address, ipaddress.IPv6Address):
@@ -84,11 +93,37 @@ def x_forwarded_for(values: Sequence[str]) -> list[str]:
 
 def forwarded(values: Sequence[str]) -> list[str]:
     """The `for` nodes of Forwarded (RFC 7239), nearest last. An element without one counts as an unknown hop."""
-    return [_forwarded_for(element) for value in values for element in value.split(",")]
+    return [_forwarded_for(element) for value in values for element in _split(value, ",")]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split at each separator outside of quoted strings.
+
+    They are told from the right, where the nearest proxy has written: a quote that the client opened and did not close cannot hide
+    what came after it, nor can what a proxy quotes of the client's, such as its `host`, pass for an element.
+    """
+    if '"' not in text:
+        return text.split(separator)
+    parts, end, quoted = [], len(text), False
+    for index in range(len(text) - 1, -1, -1):
+        if text[index] == separator and not quoted:
+            parts.append(text[index + 1 : end])
+            end = index
+        elif text[index] == '"' and not _is_escaped(text, index):
+            quoted = not quoted
+    parts.append(text[:end])
+    return parts[::-1]
+
+
+def _is_escaped(text: str, index: int) -> bool:
+    first = index
+    while first > 0 and text[first - 1] == "\\":
+        first -= 1
+    return (index - first) % 2 == 1
 
 
 def _forwarded_for(element: str) -> str:
-    for pair in element.split(";"):
+    for pair in _split(element, ";"):
         name, _, value = pair.partition("=")
         if name.strip().lower() == "for":
             return value.strip()

@@ -17,6 +17,9 @@ class Wait:
         self.wait_s = wait_s
         self.cancel = cancel
 
+    def over(self) -> None:
+        """The call has waited: its reservation is used. Whoever looks for leaks wants to know."""
+
 
 class Store(Protocol):
     """A store that is reached over I/O. Both forms answer the same questions."""

@@ -102,7 +102,9 @@ def test_the_example_with_any_part_of_it_replaced(start: int, length: int, put: 
 
 
 VALUES = st.recursive(
-    st.sampled_from(["5s", "70%", "5/s", "5", "x", "none", "true", "~", "''", "[]", "{}", "host", "api", "503", "/a"]),
+    st.sampled_from(
+        ["5s", "70%", "5/s", "5", "x", "none", "true", "~", "''", "[]", "{}", "host", "api", "503", "5xx", "500..599", "/a"]
+    ),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
         | st.dictionaries(st.sampled_from(["rate", "match", "path", "limiter", "key", "api", "on"]), inner, max_size=3).map(
@@ -139,6 +141,8 @@ KEYS = st.sampled_from(
         "grpc",
         "pipeline",
         "trusted_proxies",
+        "failed_statuses",
+        "failed_codes",
     ]
 )
 NESTED = st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=4), max_size=6)

@@ -12,7 +12,7 @@ version: 1
 deadlines: {api: {default: 5s}, short: {default: 1s}}
 limiters: {api: {rate: 5/s}}
 breakers: {api: {}, pay: {}}
-retries: {pay: {}}
+retries: {pay: {}, twice: {}}
 """
 
 
@@ -36,7 +36,7 @@ LAYER = "must be one layer such as {limiter: api}, got"
     [
         ("p: [{limiter: ▶apii}]", "p[0].limiter: no limiter is called 'apii'; did you mean 'api'?"),
         ("p: [{limiter: api}, {breaker: ▶zzz}]", "p[1].breaker: no breaker is called 'zzz'; there is api, pay"),
-        ("p: [{retry: ▶api}]", "p[0].retry: no retry is called 'api'; there is pay"),
+        ("p: [{retry: ▶api}]", "p[0].retry: no retry is called 'api'; there is pay, twice"),
         ("p: [{▶bulkhead: api}]", "p[0].bulkhead: is unknown; a layer is a deadline, limiter, breaker, retry"),
         ("p: [{▶limiters: api}]", "p[0].limiters: is unknown; did you mean 'limiter'?"),
         ("p: [{limiter:▶ }]", "p[0].limiter: must be the name of a limiter, got nothing"),
@@ -55,6 +55,10 @@ LAYER = "must be one layer such as {limiter: api}, got"
         (
             "p: [{breaker: pay}, {breaker: api}, ▶{breaker: pay}]",
             "p[2]: breaker 'pay' is in this pipeline already, at [0]",
+        ),
+        (
+            "p: [{retry: pay}, {limiter: api}, ▶{retry: twice}]",
+            "p[2]: a pipeline has one retry, and this one has retry 'pay' at [0]; their attempts would multiply",
         ),
     ],
 )

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from resilience.config import Document
-from resilience.config.schema import GRPC_CODES, SECTIONS
+from resilience.config.schema import SECTIONS
 from resilience.health import HealthSettings
-from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.layers.breaker.settings import COUNTED_CODES, CircuitBreakerSettings
 from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
+from resilience.layers.statuses import GRPC_CODES
 from tests.config.reading import fault, faults, load, value_fault
 
 
@@ -65,7 +66,10 @@ SET = [
     ("limiters", "shadow: true", {"shadow": True}),
     ("breakers", "failure_rate: 25%", {"failure_rate": 0.25}),
     ("breakers", "window: 1m", {"window_s": 60.0, "window_calls": None}),
-    ("breakers", "window: 100", {"window_s": 30.0, "window_calls": 100}),
+    ("breakers", "window: 100", {"window_s": 30.0, "window_calls": 100, "min_calls": 20}),
+    ("breakers", "window: 20", {"window_calls": 20, "min_calls": 20}),
+    ("breakers", "window: 19", {"window_calls": 19, "min_calls": 19}),
+    ("breakers", "window: 1", {"window_calls": 1, "min_calls": 1}),
     ("breakers", "min_calls: 1", {"min_calls": 1}),
     ("breakers", "slow_call: 1s", {"slow_call_s": 1.0}),
     ("breakers", "slow_call_rate: 100%", {"slow_call_rate": 1.0}),
@@ -75,6 +79,11 @@ SET = [
     ("breakers", "open_max: 1h", {"open_max_s": 3600.0}),
     ("breakers", "probes: 3", {"probes": 3}),
     ("breakers", "half_open_for: 5s", {"half_open_for_s": 5.0}),
+    ("breakers", "failed_statuses: [429, 500..599]", {"failed_statuses": ("429", "500..599")}),
+    ("breakers", "failed_statuses: [100..599]", {"failed_statuses": ("100..599",)}),
+    ("breakers", "failed_statuses: []", {"failed_statuses": ()}),
+    ("breakers", "failed_codes: [UNAVAILABLE, NOT_FOUND]", {"failed_codes": ("UNAVAILABLE", "NOT_FOUND")}),
+    ("breakers", "failed_codes: []", {"failed_codes": ()}),
     ("breakers", "key: host", {"key": "host"}),
     ("breakers", "key: method", {"key": "method"}),
     ("breakers", "key: 'header:x-shard'", {"key": "header:x-shard"}),
@@ -86,7 +95,8 @@ SET = [
     ("retries", "backoff: 50ms..1s", {"backoff_base_s": 0.05, "backoff_max_s": 1.0, "jitter": "full"}),
     ("retries", "jitter: decorrelated", {"jitter": "decorrelated"}),
     ("retries", "on: [503, 429, UNAVAILABLE, rate_limited]", {"on": ("503", "429", "UNAVAILABLE", "rate_limited")}),
-    ("retries", f"on: [{', '.join(GRPC_CODES)}]", {"on": GRPC_CODES}),
+    ("retries", f"on: [{', '.join(GRPC_CODES)}]", {"on": tuple(GRPC_CODES)}),
+    ("retries", "on: [500..504, 429]", {"on": ("500..504", "429")}),
     ("retries", "max_advice: 5s", {"max_advice_s": 5.0}),
     ("retries", "budget: {tokens: 20, ratio: 0.5}", {"budget_tokens": 20, "budget_ratio": 0.5}),
     ("retries", "budget: {ratio: 2}", {"budget_tokens": 10, "budget_ratio": 2.0}),
@@ -98,8 +108,7 @@ SET = [
 @pytest.mark.parametrize(("section", "key", "fields"), SET, ids=[f"{section} {key}" for section, key, _ in SET])
 def test_a_key_sets_its_fields_and_no_other(section: str, key: str, fields: dict[str, Any]) -> None:
     needed = "rate: 5/s, " if section == "limiters" else ""
-    more = ", min_calls: 20" if key == "window: 100" else ""
-    settings = settings_of(load(f"{section}: {{x: {{{needed}{key}{more}}}}}\n"), section)
+    settings = settings_of(load(f"{section}: {{x: {{{needed}{key}}}}}\n"), section)
     wanted = {field: getattr(DEFAULTS[section], field) for field in DEFAULTS[section].__dataclass_fields__} | fields
     assert {field: getattr(settings, field) for field in wanted} == wanted
 
@@ -152,8 +161,8 @@ REFUSED = [
     ),
     ("deadlines", "streams", "yes", "must be true or false, got 'yes'; write true"),
     ("limiters", "rate", "100", "must be a rate such as 100/s, 600/m or 5/10s, got '100'; say per what: 100/s"),
-    ("limiters", "rate", "0/s", "must be above 0/s and at most 1000000000/s, got 0/s"),
-    ("limiters", "rate", "10000000000/s", "must be above 0/s and at most 1000000000/s, got 1e+10/s"),
+    ("limiters", "rate", "0/s", "must be between 1e-09/s and 1000000000/s, got 0/s"),
+    ("limiters", "rate", "10000000000/s", "must be between 1e-09/s and 1000000000/s, got 1e+10/s"),
     ("limiters", "burst", "0", "must be between 1 and 1000000000, got 0"),
     ("limiters", "burst", "true", "must be a whole number, got the truth value 'true'"),
     ("limiters", "burst", "'200'", "must be a whole number, got the text '200'; write it without quotes"),
@@ -180,7 +189,8 @@ REFUSED = [
     ("limiters", "max_keys", "1e5", "must be a whole number, got '1e5'; write 100000"),
     ("limiters", "max_keys", "100_000", "must be a whole number, got '100_000'; write 100000"),
     ("limiters", "status", "500", "must be 429 or 503, got 500"),
-    ("limiters", "status", "200", "must be between 429 and 503, got 200"),
+    ("limiters", "status", "200", "must be 429 or 503, got 200"),
+    ("limiters", "status", "'503'", "must be a whole number, got the text '503'; write it without quotes"),
     ("limiters", "fields", "true", "must be one of always, refused, never, got 'true'"),
     (
         "limiters",
@@ -235,6 +245,8 @@ REFUSED = [
     ("breakers", "open_growth", "0.5", "must be between 1 and 100, got 0.5"),
     ("breakers", "open_growth", "2x", "must be a number, got '2x'"),
     ("breakers", "probes", "0", "must be between 1 and 10000, got 0"),
+    ("breakers", "failed_statuses", "500", "must be a list of HTTP statuses and ranges such as [429, 500..599], got '500'"),
+    ("breakers", "failed_codes", "UNAVAILABLE", "must be a list of texts, got 'UNAVAILABLE'"),
     ("breakers", "key", "client_address", "must be host, method or header:NAME, got 'client_address'"),
     ("breakers", "force", "half", "must be one of open, closed, got 'half'"),
     ("breakers", "force", "~", "must be one of open, closed, got nothing; leave the key out to leave it unset"),
@@ -298,6 +310,46 @@ def test_what_a_key_refuses(section: str, key: str, value: str, message: str) ->
             "retries: {x: {on: [503, ▶0503]}}",
             "retries.x.on[1]: must be a whole number, got '0503'; YAML reads it as octal; write 503 or 323",
         ),
+        (
+            "retries: {x: {on: [▶200..599]}}",
+            "retries.x.on[0]: must be a range of HTTP statuses between 400 and 599, such as 500..599, got '200..599'",
+        ),
+        (
+            "retries: {x: {on: [▶5xx]}}",
+            "retries.x.on[0]: must be an HTTP status or a range of them, got '5xx'; write 500..599",
+        ),
+        (
+            "retries: {x: {on: [▶'503']}}",
+            "retries.x.on[0]: must be a whole number, got the text '503'; write it without quotes",
+        ),
+        (
+            "breakers: {x: {failed_statuses: [500..599, ▶99]}}",
+            "breakers.x.failed_statuses[1]: must be an HTTP status between 100 and 599, got 99",
+        ),
+        (
+            "breakers: {x: {failed_statuses: [▶600]}}",
+            "breakers.x.failed_statuses[0]: must be an HTTP status between 100 and 599, got 600",
+        ),
+        (
+            "breakers: {x: {failed_statuses: [▶599..500]}}",
+            "breakers.x.failed_statuses[0]: must be a range of HTTP statuses between 100 and 599, such as 500..599, got '599..500'",
+        ),
+        (
+            "breakers: {x: {failed_statuses: [▶UNAVAILABLE]}}",
+            "breakers.x.failed_statuses[0]: must be a whole number, got 'UNAVAILABLE'",
+        ),
+        (
+            "breakers: {x: {failed_statuses: [500, ▶500]}}",
+            "breakers.x.failed_statuses[1]: '500' is listed twice",
+        ),
+        (
+            "breakers: {x: {failed_codes: [▶unavailable]}}",
+            "breakers.x.failed_codes[0]: 'unavailable' is unknown; did you mean 'UNAVAILABLE'?",
+        ),
+        (
+            "breakers: {x: {failed_codes: [▶OK]}}",
+            f"breakers.x.failed_codes[0]: 'OK' is unknown; it can be {', '.join(COUNTED_CODES)}",
+        ),
         ("retries: {x: {on: [503, ▶503]}}", "retries.x.on[1]: '503' is listed twice"),
         (
             "retries: {x: {on: [▶unavailable]}}",
@@ -337,10 +389,6 @@ def test_what_stands_wrong_in_a_section(marked: str, message: str) -> None:
         (
             "breakers: {x: {window: 10, min_calls: ▶20}}",
             "breakers.x.min_calls: must be at most the window of 10 calls, got 20",
-        ),
-        (
-            "breakers: {x: ▶{window: 10}}",
-            "breakers.x.min_calls: must be at most the window of 10 calls, got 20, its default",
         ),
     ],
 )

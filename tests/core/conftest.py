@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from resilience.testing import ManualClock
+from resilience.testing import ManualClock, no_leaks_fixture
 from tests.core.helpers import Drive, via_async, via_sync
+
+no_leaks = no_leaks_fixture(autouse=True)
 
 
 @pytest.fixture

@@ -108,6 +108,7 @@ def test_a_probe_that_is_refused_by_a_later_layer_frees_its_place(clock: ManualC
     assert breaker.state is CLOSED
 
 
+@pytest.mark.may_leak("permits")
 def test_the_refusal_says_when_all_probes_are_over(clock: ManualClock) -> None:
     breaker = tripped(clock, half_open_for_s=10.0, name="payments")
     desk = Desk(breaker, clock)
@@ -162,6 +163,7 @@ def test_a_probe_that_settles_too_late_has_failed_also_if_nobody_came_meanwhile(
     assert breaker.state is OPEN
 
 
+@pytest.mark.may_leak("permits")
 def test_a_hung_probe_reopens_from_when_its_time_was_over(clock: ManualClock) -> None:
     breaker = tripped(clock, half_open_for_s=10.0, probes=1)
     desk = Desk(breaker, clock)

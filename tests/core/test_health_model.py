@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hypothesis import settings, strategies
+import pytest
+from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from resilience import HealthSignal, RateLimiter
 from resilience.clock import US_PER_S
 from resilience.health import HealthSettings, Hold
 from resilience.testing import ManualClock
+from tests.soak.sizes import MACHINE
+
+pytestmark = [pytest.mark.soak, pytest.mark.slow]
 
 BREAKERS = 4
 
@@ -32,9 +36,11 @@ class NaiveSignal:
     def __init__(self) -> None:
         self.now_s = 0
         self.factor = Fraction(1)
-        self.cut, self.recover, self.floor, self.every_s = Fraction(70, 100), Fraction(5, 100), Fraction(30, 100), 60
+        self.incidents = 0
         self.holds: dict[int, NaiveHold] = {}
         self.recovering_since_s: int | None = None
+        self.settings: HealthSettings | None = None
+        self.configure(HealthSettings(floor=0.3))
 
     def tick(self) -> None:
         self.now_s += 1
@@ -51,6 +57,7 @@ class NaiveSignal:
 
     def opened(self, breaker: int, open_until_s: int | None) -> None:
         if not self.holds:
+            self.incidents += 1
             self.factor = min(self.factor, max(self.floor, self.factor * (1 - self.cut)))
         self.recovering_since_s = None
         self.holds[breaker] = NaiveHold(open_until_s)
@@ -69,9 +76,12 @@ class NaiveSignal:
         if end is not None and self.now_s < end:
             hold.reached_s = self.now_s
 
-    def configure(self, cut: Fraction, recover: Fraction, floor: Fraction, every_s: int) -> None:
-        if (cut, recover, floor, every_s) != (self.cut, self.recover, self.floor, self.every_s):
-            self.cut, self.recover, self.floor, self.every_s = cut, recover, floor, every_s
+    def configure(self, new: HealthSettings) -> None:
+        if new != self.settings:
+            self.settings = new
+            self.cut, self.recover = (Fraction(round(share * 100), 100) for share in (new.cut, new.recover))
+            self.floor = 1 - self.cut if new.floor is None else Fraction(round(new.floor * 100), 100)
+            self.every_s = int(new.every_s)
             if self.recovering_since_s is not None:
                 self.recovering_since_s = self.now_s
             self.let_go()
@@ -112,7 +122,6 @@ class SignalAgainstModel(RuleBasedStateMachine):
         self.signal.closed(self.holds[breaker], self.clock.now_us())
         self.model.closed(breaker)
 
-    @precondition(lambda self: self.model.holds)
     @rule(breaker=strategies.integers(0, BREAKERS - 1))
     def is_reached(self, breaker: int) -> None:
         self.signal.reached(self.holds[breaker], self.clock.now_us())
@@ -121,17 +130,18 @@ class SignalAgainstModel(RuleBasedStateMachine):
     @rule(
         cut=strategies.integers(1, 99),
         recover=strategies.integers(1, 100),
-        floor=strategies.integers(1, 100),
+        floor=strategies.one_of(strategies.none(), strategies.integers(1, 100)),
         every_s=strategies.sampled_from([1, 7, 30, 60]),
     )
-    def is_configured(self, cut: int, recover: int, floor: int, every_s: int) -> None:
-        self.signal.configure(HealthSettings(cut / 100, recover / 100, float(every_s), floor / 100))
-        self.model.configure(Fraction(cut, 100), Fraction(recover, 100), Fraction(floor, 100), every_s)
+    def is_configured(self, cut: int, recover: int, floor: int | None, every_s: int) -> None:
+        settings = HealthSettings(cut / 100, recover / 100, float(every_s), None if floor is None else floor / 100)
+        self.signal.configure(settings)
+        self.model.configure(settings)
 
     @rule()
     def is_read(self) -> None:
         assert abs(self.signal.factor - self.model.factor) < 1e-8
-        assert self.signal.in_incident == bool(self.model.holds)
+        assert (self.signal.in_incident, self.signal.incidents) == (bool(self.model.holds), self.model.incidents)
         assert abs(self.limiter.rate_per_s - 100 * self.model.factor) < 1e-6
 
     @invariant()
@@ -145,4 +155,4 @@ class SignalAgainstModel(RuleBasedStateMachine):
 
 
 TestSignalAgainstModel = SignalAgainstModel.TestCase
-TestSignalAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSignalAgainstModel.settings = MACHINE

@@ -67,6 +67,12 @@ def test_client_addresses(peer: str | None, forwarded_for: str | list[str] | Non
         ("for=6.6.6.6, proto=https;For=198.51.100.1;by=10.1.1.1", "198.51.100.1"),
         ("for=6.6.6.6, by=10.1.1.1", "10.1.1.1"),
         ("for=_hidden", "10.1.1.1"),
+        ('for=198.51.100.1;host="a, for=6.6.6.6"', "198.51.100.1"),  # what a proxy quotes of its client's is no element
+        ('host="a;for=6.6.6.6";for=198.51.100.1', "198.51.100.1"),
+        ('host="a\\", for=6.6.6.6, x=\\"";for=198.51.100.1', "198.51.100.1"),
+        ('for="6.6.6.6, for=198.51.100.1', "198.51.100.1"),  # nor does a quote that the client left open hide what follows
+        ('for=6.6.6.6;host="a\\, for=198.51.100.1', "198.51.100.1"),
+        ("for=" + "1" * 1_000, "10.1.1.1"),
     ],
 )
 def test_forwarded_only_where_it_is_chosen(forwarded: str, key: str) -> None:

@@ -267,7 +267,7 @@ def test_status_and_name(clock: ManualClock) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate_per_s": 0.0}, "rate_per_s: must be above 0/s"),
+        ({"rate_per_s": 0.0}, "rate_per_s: must be between 1e-09/s"),
         ({"rate_per_s": float("inf")}, "rate_per_s: must be finite"),
         ({"rate_per_s": "5"}, "rate_per_s: must be a rate such as 100/s"),
         ({"burst": 0}, "burst: must be between 1 and"),

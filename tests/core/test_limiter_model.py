@@ -1,110 +1,185 @@
-"""The limiter against naive buckets that are filled every tenth of a second, through cuts, recoveries and new settings."""
+"""The limiter against naive buckets of whole numbers that are filled every tenth of a second.
+
+Takes, queues and waiters that leave; cuts, lapses and recoveries of two signals; new settings, and moves between the signals. A
+second machine sets the clock back as well, and holds the limiter to its bound.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
+from typing import Final
 
-from hypothesis import settings, strategies
+import pytest
+from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from resilience import Call, HealthSignal, RateLimiter
-from resilience.health import NEVER_US, HealthSettings, Hold
+from resilience.health import NEVER_US, PPB, HealthSettings, Hold
 from resilience.testing import ManualClock
+from tests.soak.sizes import MACHINE, SIDE_MACHINE
 
-TICK_S = Fraction(1, 10)
-KEYS = ("alice", "bob", "carol")
+pytestmark = [pytest.mark.soak, pytest.mark.slow]
+
+TICK_US: Final = 100_000
+TICKS_PER_S: Final = 10
+UNITS: Final = 2 * TICKS_PER_S * PPB
+"""Units in one token of the naive buckets: half a token a second, at any factor, is a whole number of them a tick."""
+KEYS: Final = ("alice", "bob", "carol")
+SIGNALS: Final = ("one", "other")
 
 
 class NaiveBuckets:
-    """Levels in exact fractions. The factor is told before each tick."""
+    """Levels in whole units. The factor is told before each tick."""
 
-    def __init__(self, rate_per_s: Fraction, burst: int) -> None:
-        self.rate_per_s, self.burst = rate_per_s, burst
-        self.factor = Fraction(1)
-        self.fullest = Fraction(burst)  # the level of a bucket that nobody has touched
-        self.levels: dict[str, Fraction] = defaultdict(lambda: self.fullest)
-        self.issued = Fraction(0)
-
-    @property
-    def capacity(self) -> Fraction:
-        return max(Fraction(1), self.burst * self.factor)
+    def __init__(self, halves_per_s: int, burst: int) -> None:
+        self.halves_per_s, self.burst = halves_per_s, burst
+        self.factor_ppb = PPB
+        self.fullest = burst * UNITS  # the level of a bucket that nobody has touched
+        self.levels: dict[str, int] = defaultdict(lambda: self.fullest)
+        self.issued = 0
 
     @property
-    def pace_per_s(self) -> Fraction:
-        return self.rate_per_s * self.factor
+    def capacity(self) -> int:
+        return max(UNITS, self.burst * self.factor_ppb * (UNITS // PPB))
+
+    @property
+    def pace_per_tick(self) -> int:
+        return self.halves_per_s * self.factor_ppb
 
     def tick(self) -> None:
-        more = self.pace_per_s * TICK_S
+        capacity, more = self.capacity, self.pace_per_tick
         self.issued += more
-        self.fullest = min(self.capacity, self.fullest + more)
-        for key in self.levels:
-            self.levels[key] = min(self.capacity, self.levels[key] + more)
+        self.fullest = min(capacity, self.fullest + more)
+        for key, level in self.levels.items():
+            self.levels[key] = min(capacity, level + more)
 
-    def change(self, *, factor: Fraction | None = None, rate_per_s: Fraction | None = None, burst: int | None = None) -> None:
-        self.factor = self.factor if factor is None else factor
-        self.rate_per_s = self.rate_per_s if rate_per_s is None else rate_per_s
+    def change(self, *, factor_ppb: int | None = None, halves_per_s: int | None = None, burst: int | None = None) -> None:
+        """What exceeds the new capacity is gone; nothing comes."""
+        self.factor_ppb = self.factor_ppb if factor_ppb is None else factor_ppb
+        self.halves_per_s = self.halves_per_s if halves_per_s is None else halves_per_s
         self.burst = self.burst if burst is None else burst
-        self.fullest = min(self.capacity, self.fullest)
-        for key in self.levels:
-            self.levels[key] = min(self.capacity, self.levels[key])
+        capacity = self.capacity
+        self.fullest = min(capacity, self.fullest)
+        for key, level in self.levels.items():
+            self.levels[key] = min(capacity, level)
 
     def take(self, key: str, cost: int, patience_us: int) -> int:
-        if cost > self.capacity:
+        if cost * UNITS > self.capacity:
             return NEVER_US
-        missing = cost - self.levels[key]
-        wait_us = 0 if missing <= 0 else math.ceil(missing / self.pace_per_s * 1_000_000)
+        missing = cost * UNITS - self.levels[key]
+        wait_us = 0 if missing <= 0 else -(-missing * TICK_US // self.pace_per_tick)
         if wait_us <= patience_us:
-            self.levels[key] -= cost
+            self.levels[key] -= cost * UNITS
         return wait_us
 
     def give_back(self, key: str, cost: int) -> None:
-        self.levels[key] = min(self.fullest, self.levels[key] + cost)
+        self.levels[key] = min(self.fullest, self.levels[key] + cost * UNITS)
 
 
-class LimiterAgainstModel(RuleBasedStateMachine):
-    """The limiter reads its signal only when it is used; a twin of the signal is read at every tick, for the model."""
+class TwinSignals:
+    """A signal that is read only when its limiter is used, and a twin that is read at every tick, for the model."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.signal, self.twin = (HealthSignal(every_s=1.0, clock=clock) for _ in range(2))
+        self._holds = [(self.signal, Hold()), (self.twin, Hold())]
+
+    @property
+    def factor_ppb(self) -> int:
+        return self.twin.factor_ppb_at(self.clock.now_us())
+
+    def opened(self, open_for_us: int | None) -> None:
+        now_us = self.clock.now_us()
+        for signal, hold in self._holds:
+            signal.opened(hold, now_us, None if open_for_us is None else now_us + open_for_us)
+
+    def closed(self) -> None:
+        for signal, hold in self._holds:
+            signal.closed(hold, self.clock.now_us())
+
+    def reached(self) -> None:
+        for signal, hold in self._holds:
+            signal.reached(hold, self.clock.now_us())
+
+    def configure(self, settings: HealthSettings) -> None:
+        for signal, _ in self._holds:
+            signal.configure(settings, self.clock.now_us())
+
+
+class LimiterMachine(RuleBasedStateMachine):
+    """Every rule but the judgement on what a take was told."""
+
+    max_keys = 100_000
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.signal, self.twin = (HealthSignal(every_s=1.0, clock=self.clock) for _ in range(2))
-        self.hold, self.twin_hold = Hold(), Hold()
-        self.is_cut = False
-        self.limiter = RateLimiter(10.0, burst=20, key=lambda call: None, health=self.signal, clock=self.clock)
-        self.model = NaiveBuckets(Fraction(10), 20)
+        self.signals = {name: TwinSignals(self.clock) for name in SIGNALS}
+        self.follows: str | None = "one"
+        self.limiter, self.by_ones = (
+            RateLimiter(
+                10.0, burst=20, key=lambda call: None, max_keys=self.max_keys, health=self.signals["one"].signal, clock=self.clock
+            )
+            for _ in range(2)
+        )  # the second takes one token at a time whatever the first has taken at once
+        self.model = NaiveBuckets(20, 20)
         self.waiting: list[tuple[str, int]] = []
-        self.history: dict[str, list[tuple[Fraction, Fraction, int]]] = defaultdict(list)  # issued, capacity, cost
+        self.admitted: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # issued, capacity, cost
 
-    def follow_factor(self) -> None:
-        self.model.change(factor=Fraction(self.twin.factor_ppb_at(self.clock.now_us()), 1_000_000_000))
+    @property
+    def factor_ppb(self) -> int:
+        return PPB if self.follows is None else self.signals[self.follows].factor_ppb
+
+    def remaining(self, limiter: RateLimiter, key: str) -> int:
+        return limiter.quota(Call(key=key, now_us=self.clock.now_us())).remaining
+
+    def change(self, apply: Callable[[], None], watched: bool) -> None:
+        """Nothing that changes, save time, refills a bucket."""
+        before = [self.remaining(self.limiter, key) for key in KEYS] if watched else []
+        apply()
+        self.model.change(factor_ppb=self.factor_ppb)
+        if watched:
+            after = [self.remaining(self.limiter, key) for key in KEYS]
+            assert all(now <= was for was, now in zip(before, after, strict=True)), (before, after)
+
+    def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
+        """Say whether what a take was told is right, and let the model follow."""
+        raise NotImplementedError
+
+    def hold_the_bound(self, key: str, cost: int) -> None:
+        """In any window the cost that was let in is at most the capacity at its start and what was issued in it."""
+        self.admitted[key].append((self.model.issued, self.model.capacity, cost * UNITS))
+        total = 0
+        for issued, capacity, units in reversed(self.admitted[key]):
+            total += units
+            assert total <= capacity + (self.model.issued - issued)
+
+    # --- what callers do ----------------------------------------------------------------------------------------------
 
     @rule(ticks=strategies.one_of(strategies.integers(1, 15), strategies.integers(1, 200)))
     def time_passes(self, ticks: int) -> None:
         for _ in range(ticks):
-            self.clock.advance(float(TICK_S))
+            self.clock.advance(TICK_US / 1e6)
             self.model.tick()
-            self.follow_factor()
+            self.time_has_passed()
+
+    def time_has_passed(self) -> None:
+        self.model.change(factor_ppb=self.factor_ppb)
 
     @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30), patience_s=strategies.sampled_from([0, 0, 0, 2, 20]))
     def take(self, key: str, cost: int, patience_s: int) -> None:
-        wait_us = self.limiter.state.take(key, cost, self.clock.now_us(), patience_s * 1_000_000)
-        assert wait_us == self.model.take(key, cost, patience_s * 1_000_000)
+        now_us, patience_us = self.clock.now_us(), patience_s * 1_000_000
+        wait_us = self.limiter.state.take(key, cost, now_us, patience_us)
+        self.judge(key, cost, patience_us, wait_us)
         if wait_us == 0:
-            self.history[key].append((self.model.issued, self.model.capacity, cost))
-            self.hold_the_bound(key)
-        elif wait_us <= patience_s * 1_000_000:
+            self.hold_the_bound(key, cost)
+        elif wait_us <= patience_us:
             self.waiting.append((key, cost))
-
-    def hold_the_bound(self, key: str) -> None:
-        """In any window the cost that was let in is at most the capacity at its start and what was issued in it."""
-        history = self.history[key]
-        total = 0
-        for issued, capacity, cost in reversed(history):
-            total += cost
-            assert total <= capacity + (self.model.issued - issued)
+        if wait_us <= patience_us:
+            waits_us = [self.by_ones.state.take(key, 1, now_us, patience_us) for _ in range(cost)]
+            assert max(waits_us, default=wait_us) == wait_us
 
     @precondition(lambda self: self.waiting)
     @rule(data=strategies.data())
@@ -112,40 +187,93 @@ class LimiterAgainstModel(RuleBasedStateMachine):
         key, cost = self.waiting.pop(data.draw(strategies.integers(0, len(self.waiting) - 1)))
         self.limiter.state.give_back(key, cost, self.clock.now_us())
         self.model.give_back(key, cost)
+        for _ in range(cost):
+            self.by_ones.state.give_back(key, 1, self.clock.now_us())
 
-    @rule()
-    def cut(self) -> None:
-        now_us = self.clock.now_us()
-        self.signal.opened(self.hold, now_us, None)
-        self.twin.opened(self.twin_hold, now_us, None)
-        self.follow_factor()
+    # --- what breakers and operators do -------------------------------------------------------------------------------
 
-    @rule()
-    def release(self) -> None:
-        now_us = self.clock.now_us()
-        self.signal.closed(self.hold, now_us)
-        self.twin.closed(self.twin_hold, now_us)
+    @rule(name=strategies.sampled_from(SIGNALS), open_for_ticks=strategies.one_of(strategies.none(), strategies.integers(0, 60)))
+    def a_breaker_opens(self, name: str, open_for_ticks: int | None) -> None:
+        """None: it is forced open. Else the signal lets go of it by itself unless it is reached."""
+        self.signals[name].opened(None if open_for_ticks is None else open_for_ticks * TICK_US)
+        self.model.change(factor_ppb=self.factor_ppb)
+
+    @rule(name=strategies.sampled_from(SIGNALS))
+    def a_breaker_is_reached(self, name: str) -> None:
+        self.signals[name].reached()
+
+    @rule(name=strategies.sampled_from(SIGNALS), watched=strategies.booleans())
+    def a_breaker_closes(self, name: str, watched: bool) -> None:
+        self.change(self.signals[name].closed, watched)
 
     @rule(
-        rate_per_s=strategies.sampled_from([Fraction(1), Fraction(5, 2), Fraction(10), Fraction(7)]),
+        halves_per_s=strategies.sampled_from([2, 5, 20, 14]),
         burst=strategies.integers(1, 30),
+        watched=strategies.booleans(),
     )
-    def configure(self, rate_per_s: Fraction, burst: int) -> None:
-        changed = replace(self.limiter.settings, rate_per_s=float(rate_per_s), burst=burst)
-        self.limiter.state.configure(changed, self.clock.now_us())
-        self.model.change(rate_per_s=rate_per_s, burst=burst)
+    def is_configured(self, halves_per_s: int, burst: int, watched: bool) -> None:
+        def apply() -> None:
+            for limiter in (self.limiter, self.by_ones):
+                changed = replace(limiter.settings, rate_per_s=halves_per_s / 2, burst=burst)
+                limiter.state.configure(changed, self.clock.now_us())
+            self.model.change(halves_per_s=halves_per_s, burst=burst)
 
-    @rule(recover=strategies.integers(1, 40), every_s=strategies.sampled_from([1.0, 2.0, 0.5]))
-    def configure_health(self, recover: int, every_s: float) -> None:
-        for signal in (self.signal, self.twin):
-            signal.configure(HealthSettings(recover=recover / 100, every_s=every_s), self.clock.now_us())
+        self.change(apply, watched)
+
+    @rule(
+        name=strategies.sampled_from(SIGNALS),
+        cut=strategies.sampled_from([0.0, 0.25, 0.7, 0.9]),
+        recover=strategies.integers(1, 40),
+        every_s=strategies.sampled_from([1.0, 2.0, 0.5]),
+        watched=strategies.booleans(),
+    )
+    def health_is_configured(self, name: str, cut: float, recover: int, every_s: float, watched: bool) -> None:
+        settings = HealthSettings(cut=cut, recover=recover / 100, every_s=every_s)
+        self.change(lambda: self.signals[name].configure(settings), watched)
+
+    @rule(name=strategies.one_of(strategies.none(), strategies.sampled_from(SIGNALS)), watched=strategies.booleans())
+    def moves_to_another_signal(self, name: str | None, watched: bool) -> None:
+        def apply() -> None:
+            self.follows = name
+            for limiter in (self.limiter, self.by_ones):
+                limiter.state.move_to(None if name is None else self.signals[name].signal, self.clock.now_us())
+
+        self.change(apply, watched)
+
+
+class LimiterAgainstModel(LimiterMachine):
+    """Time runs forward, and everything is as the model says, to the microsecond."""
+
+    def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
+        assert wait_us == self.model.take(key, cost, patience_us)
 
     @rule(key=strategies.sampled_from(KEYS))
-    def look(self, key: str) -> None:
+    def is_read(self, key: str) -> None:
         quota = self.limiter.quota(Call(key=key, now_us=self.clock.now_us()))
-        assert quota.remaining == max(0, math.floor(self.model.levels[key]))
-        assert quota.limit == math.floor(self.model.capacity)
+        assert quota.remaining == max(0, self.model.levels[key] // UNITS)
+        assert quota.limit == self.model.capacity // UNITS
+        assert self.remaining(self.by_ones, key) == quota.remaining
+
+
+class LimiterWhenTimeGoesBack(LimiterMachine):
+    """The clock is set back now and then, and there are more keys than places. The bound holds over the time that went forward."""
+
+    max_keys = 2
+
+    @rule(ticks=strategies.one_of(strategies.integers(1, 5), strategies.integers(1, 300)))
+    def the_clock_is_set_back(self, ticks: int) -> None:
+        self.clock.step_back(ticks * TICK_US / 1e6)
+
+    def time_has_passed(self) -> None:
+        """A factor seen once is not unseen: the model only follows it down when something happens."""
+        self.model.change(factor_ppb=max(self.model.factor_ppb, self.factor_ppb))
+
+    def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
+        assert wait_us >= 0
+        assert len(self.limiter.state.table) <= self.max_keys
 
 
 TestLimiterAgainstModel = LimiterAgainstModel.TestCase
-TestLimiterAgainstModel.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestLimiterAgainstModel.settings = MACHINE
+TestLimiterWhenTimeGoesBack = LimiterWhenTimeGoesBack.TestCase
+TestLimiterWhenTimeGoesBack.settings = SIDE_MACHINE

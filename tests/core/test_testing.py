@@ -1,8 +1,12 @@
-"""The manual clock and the recording observer, which users' tests rely on."""
+"""The manual clock, the recording observer and the fixture against leaks, which users' tests rely on."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +133,128 @@ def test_the_observer_remembers_while_it_is_entered() -> None:
             emit([event])
     emit([event])
     assert observer.events == [event, event]
+
+
+# --- the documentation, and the fixture as a user has it --------------------------------------------------------------------
+
+DOCS = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+NAMED_BLOCK = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
+MARK = "markers =\n    may_leak: may leave behind what it names"
+
+
+def run_pytest(folder: Path, **files: str) -> tuple[dict[str, int], str]:
+    """Run pytest on `files` (without ending) in a process of its own: how many tests passed, failed and so on; what it printed."""
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    (folder / "pytest.ini").write_text(f"[pytest]\naddopts = --strict-markers\n{MARK}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-q", str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    counts = {word.rstrip("s"): int(count) for count, word in re.findall(r"(\d+) (passed|failed|errors?)", done.stdout)}
+    return counts, done.stdout
+
+
+def test_the_examples_of_the_documentation_run_as_they_stand(tmp_path: Path) -> None:
+    files = {name.removesuffix(".py"): f"# {name}\n{code}" for name, code in NAMED_BLOCK.findall(DOCS)}
+    assert len(files) == DOCS.count("```python")
+    counts, output = run_pytest(tmp_path, **files)
+    assert counts == {"passed": 7, "error": 1}, output
+    shown = re.findall(r"```\n(resilience\.leaks\.Leaked: .*?)\n```", DOCS, re.DOTALL)[0].replace(
+        " test_leaky.py", f" {tmp_path}/test_leaky.py"
+    )
+    assert shown in re.sub(r"^E   +", "", output, flags=re.MULTILINE).replace("\npermit", "\n  permit")
+
+
+FIXTURE = "from resilience.testing import no_leaks_fixture\nno_leaks = no_leaks_fixture({})\n"
+
+LEAKS = """
+import asyncio, threading
+import pytest
+from resilience import Pipeline
+
+may_end = threading.Event()
+kept = []
+
+
+def leaks_all():
+    kept.append(Pipeline("api").guard("charge"))
+    kept[-1].__enter__()
+    threading.Thread(target=may_end.wait, daemon=True, name="the worker").start()
+    asyncio.run(leaves_a_task())
+
+
+async def leaves_a_task():
+    asyncio.create_task(asyncio.sleep(60.0), name="the poller")
+
+
+def test_that_leaks_everything():
+    leaks_all()
+
+
+def test_that_asks_for_the_fixture(no_leaks):
+    leaks_all()
+
+
+@pytest.mark.may_leak
+def test_that_may():
+    leaks_all()
+
+
+@pytest.mark.may_leak("threads", "permits")
+def test_that_may_not_leave_tasks():
+    leaks_all()
+
+
+@pytest.mark.may_leak("thread")
+def test_with_a_slip_in_its_mark():
+    pass
+
+
+@pytest.mark.anyio
+async def test_in_a_loop_of_anyio_s():
+    with Pipeline("api").guard():
+        await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_in_a_loop_of_anyio_s_that_leaves_a_task():
+    await leaves_a_task()
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def test_that_is_clean():
+    with Pipeline("api").guard():
+        pass
+"""
+
+
+def errors(output: str) -> list[str]:
+    """The tests in whose teardown or setup something was wrong, and what: the first word of each leak."""
+    sections = re.split(
+        r"^_+ ERROR at (?:teardown|setup) of (\w+) _+$", output.partition("= short test summary")[0], flags=re.MULTILINE
+    )
+    return [
+        f"{name}: {', '.join(re.findall(r'^E +(thread|task|permit|ValueError)', text, re.MULTILINE))}"
+        for name, text in zip(sections[1::2], sections[2::2], strict=True)
+    ]
+
+
+def test_the_fixture_fails_each_test_that_leaks_and_no_other(tmp_path: Path) -> None:
+    counts, output = run_pytest(tmp_path, conftest=FIXTURE.format("autouse=True, wait_s=0.0"), test_leaks=LEAKS)
+    assert counts == {"passed": 7, "error": 5}, output
+    assert errors(output) == [
+        "test_that_leaks_everything: thread, task, permit",
+        "test_that_asks_for_the_fixture: thread, task, permit",
+        "test_that_may_not_leave_tasks: task",
+        "test_with_a_slip_in_its_mark: ValueError",
+        "test_in_a_loop_of_anyio_s_that_leaves_a_task: task",
+    ]
+
+
+def test_without_autouse_it_guards_the_tests_that_ask_for_it(tmp_path: Path) -> None:
+    counts, output = run_pytest(tmp_path, conftest=FIXTURE.format("wait_s=0.0"), test_leaks=LEAKS)
+    assert errors(output) == ["test_that_asks_for_the_fixture: thread, task, permit"]
+    assert counts == {"passed": 8, "error": 1}, output

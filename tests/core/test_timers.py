@@ -83,6 +83,29 @@ def test_a_slot_that_everybody_has_left_is_used_again() -> None:
     asyncio.run(main())
 
 
+def test_a_slot_far_off_leaves_no_timer_behind() -> None:
+    """Callers choose their deadlines: one that asks for an hour, and another hour each time, must not fill the loop with timers."""
+    clock = SlottedClock()
+
+    async def main() -> None:
+        wheel = wheel_of(asyncio.get_running_loop(), clock)
+        for number in range(10):
+            member, other = Member(clock), Member(clock)
+            deadline_us = clock.now_us() + 3_600_000_000 + number * 4_000
+            slot = wheel.join(member, deadline_us, clock.now_us())
+            assert wheel.join(other, deadline_us, clock.now_us()) is slot
+            slot.leave(member)
+            assert clock.pending_timers == 1
+            slot.leave(other)
+            assert clock.pending_timers == 0
+        stays = Member(clock)
+        wheel.join(stays, clock.now_us() + 3_600_000_000, clock.now_us())
+        await asyncio.get_running_loop().run_in_executor(None, clock.advance, 3_601.0)
+        assert len(stays.expired_at_us) == 1
+
+    asyncio.run(main())
+
+
 def test_who_has_left_is_not_told() -> None:
     clock = SlottedClock()
 

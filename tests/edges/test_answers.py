@@ -77,6 +77,13 @@ def test_retry_after_is_never_earlier_than_the_wait_or_the_field_and_at_most_a_f
     assert max(t, least) <= retry_after <= least + max(1, least // 5)
 
 
+@pytest.mark.parametrize("wait_s", [math.inf, math.nan])
+def test_a_wait_that_is_no_time_gives_no_retry_after(wait_s: float) -> None:
+    refused = answer(CircuitOpen("held open", policy="payments", reason="forced", retry_after_s=wait_s))
+    assert refused.status == 503
+    assert "retry-after" not in dict(refused.headers)
+
+
 def test_a_fleet_of_refused_clients_does_not_come_back_in_one_second() -> None:
     drawn = {dict(refusal_answer(over(), own=True).headers)["retry-after"] for _ in range(200)}
     assert drawn == {"1", "2"}
@@ -87,6 +94,13 @@ def test_the_fields_list_all_policies_in_order() -> None:
     assert ratelimit_fields(quotas) == [
         ("ratelimit-policy", '"api";q=200;w=2, "per_client";q=20;w=60'),
         ("ratelimit", '"api";r=50;t=1, "per_client";r=0;t=3'),
+    ]
+
+
+def test_no_number_is_longer_than_a_structured_field_can_hold() -> None:
+    assert ratelimit_fields([Quota("api", 1, 10**15, 0, 1e100)]) == [
+        ("ratelimit-policy", '"api";q=1;w=999999999999999'),
+        ("ratelimit", '"api";r=0;t=999999999999999'),
     ]
 
 

@@ -136,7 +136,7 @@ def test_a_file_without_a_place_is_caught(violations: Write, path: str) -> None:
         ("resilience/config/parse.py", "opentelemetry"),
         ("resilience/telemetry/spans.py", "yaml"),
         ("resilience/toolkit.py", "redis"),
-        ("resilience/testing.py", "pytest"),
+        ("resilience/testing.py", "hypothesis"),
         ("resilience/__init__.py", "starlette"),
         ("integrations/asgi.py", "starlette"),
         ("integrations/asgi.py", "grpc"),

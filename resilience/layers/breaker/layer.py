@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from resilience.call import Call, Decision, Outcome
@@ -12,14 +11,13 @@ from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
 from resilience.errors import CircuitOpen
 from resilience.events import Event, emit
 from resilience.health import HealthSignal
-from resilience.layers.breaker.classify import Classifier
+from resilience.layers.breaker.classify import Classification, Classifier, Errors, classification
 from resilience.layers.breaker.machine import BreakerState, Machine, Refusal, Ticket, Uniform
-from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.layers.breaker.settings import DEFAULT_FAILED_CODES, DEFAULT_FAILED_STATUSES, CircuitBreakerSettings
 from resilience.layers.breaker.table import MachineTable
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.registry import enrol
 
-log = logging.getLogger("resilience")
 _IN_WORDS: Final = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}
 
 
@@ -88,7 +86,11 @@ class CircuitBreaker:
         key: None for one breaker; "host", "method", "header:NAME", or a function of the `Call`, for one each.
         max_keys: breakers kept at most when keyed.
         shadow: count and report what would be refused, refuse nothing.
-        classify: judges an ended call; None from it means the default rules.
+        failed_statuses: HTTP statuses that count as failures: numbers, or ranges such as "500..599" (default). Others show life.
+        failed_codes: gRPC codes that count as failures; default UNAVAILABLE, INTERNAL, DATA_LOSS, UNKNOWN, DEADLINE_EXCEEDED
+            and ABORTED.
+        ignore: exception classes that say nothing of the dependency; default none beyond cancellations and refusals of ours.
+        classify: judges an ended call and has the last word; None from it means the rules above.
         health: the signal it writes; None for none.
         name: for telemetry and errors.
         clock: where time comes from.
@@ -96,6 +98,7 @@ class CircuitBreaker:
 
     Raises:
         ValueError: a setting is out of range.
+        TypeError: `ignore` holds something that is no exception class.
     """
 
     kind: ClassVar[str] = "breaker"
@@ -120,19 +123,20 @@ class CircuitBreaker:
         key: str | KeyFunction | None = None,
         max_keys: int = 1_000,
         shadow: bool = False,
+        failed_statuses: Iterable[int | str] = DEFAULT_FAILED_STATUSES,
+        failed_codes: Iterable[str] = DEFAULT_FAILED_CODES,
+        ignore: Errors = (),
         classify: Classifier | None = None,
         health: HealthSignal | None = None,
         name: str = "breaker",
         clock: Clock = SYSTEM_CLOCK,
         uniform: Uniform = random.random,
     ) -> None:
-        if min_calls is None:
-            min_calls = 20 if window_calls is None else min(20, window_calls)
         settings = CircuitBreakerSettings(
             failure_rate=failure_rate,
             window_s=window_s,
             window_calls=window_calls,
-            min_calls=min_calls,
+            min_calls=min_calls,  # type: ignore[arg-type]  # the settings put their number in the place of None
             slow_call_s=slow_call_s,
             slow_call_rate=slow_call_rate,
             consecutive_failures=consecutive_failures,
@@ -141,18 +145,20 @@ class CircuitBreaker:
             open_max_s=open_max_s,
             probes=probes,
             half_open_for_s=half_open_for_s,
+            failed_statuses=tuple(str(status) for status in failed_statuses),
+            failed_codes=tuple(failed_codes),
             key=None if callable(key) else key,
             max_keys=max_keys,
             shadow=shadow,
         )
         pool = BreakerPool(name, settings, health, clock.now_us(), uniform)
-        self._bind(name, clock, settings, pool, key, classify)
+        self._bind(name, clock, settings, pool, key, classification(name, settings, ignore, classify))
 
     @classmethod
     def over(cls, pool: BreakerPool, settings: CircuitBreakerSettings, *, name: str, clock: Clock) -> CircuitBreaker:
         """A breaker of these settings over a state that exists already; `BreakerPool.configure` makes the state follow."""
         breaker = cls.__new__(cls)
-        breaker._bind(name, clock, settings, pool, settings.key, None)
+        breaker._bind(name, clock, settings, pool, settings.key, classification(name, settings))
         return breaker
 
     def _bind(
@@ -162,7 +168,7 @@ class CircuitBreaker:
         settings: CircuitBreakerSettings,
         pool: BreakerPool,
         key: str | KeyFunction | None,
-        classify: Classifier | None,
+        rules: Classification | None,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -170,7 +176,7 @@ class CircuitBreaker:
         self.pool = pool
         self._single = pool.single if key is None else None
         self._key_of = None if key is None else key_function(key)
-        self._classify = classify
+        self._rules = rules
         self._shadow = settings.shadow
         enrol(self)
 
@@ -216,22 +222,15 @@ class CircuitBreaker:
 
     def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
         machine = token.machine
-        if self._classify is None and not machine.measures_time:
+        if self._rules is None and not machine.measures_time:
             machine.settle(token, outcome, False, now_us)
             return
-        if self._classify is not None and not (outcome is Outcome.IGNORED and call.error is None):
-            outcome = self._judge(self._classify, call, outcome)
+        if self._rules is not None:
+            outcome = self._rules.judge(call, outcome)
         slow = False
         if machine.measures_time:
             slow = machine.is_slow((now_us if call.response_us is None else call.response_us) - call.now_us)
         machine.settle(token, outcome, slow, now_us)
-
-    def _judge(self, classify: Classifier, call: Call, outcome: Outcome) -> Outcome:
-        try:
-            return classify(call) or outcome
-        except Exception:
-            log.exception("%s: its classifier raised; the default rules hold", self.name)
-            return outcome
 
     # --- operating and telling ---------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from resilience.settings import Kind, option, validate
 
+MIN_RATE_PER_S = 1e-9
 MAX_RATE_PER_S = 1e9
 MAX_BURST = 1_000_000_000
 
@@ -15,7 +16,7 @@ MAX_BURST = 1_000_000_000
 class RateLimiterSettings:
     """Settings of a token bucket. `burst` None means one second's worth of `rate_per_s`, and at least 1."""
 
-    rate_per_s: float = option(Kind.RATE, "tokens that come back each second", above=0, maximum=MAX_RATE_PER_S)
+    rate_per_s: float = option(Kind.RATE, "tokens that come back each second", minimum=MIN_RATE_PER_S, maximum=MAX_RATE_PER_S)
     burst: int | None = option(
         Kind.COUNT,
         "tokens a full bucket holds; not set: one second's worth of the rate, at least 1",
@@ -37,9 +38,7 @@ class RateLimiterSettings:
     max_keys: int = option(
         Kind.COUNT, "buckets kept at most; beyond, new keys share one", default=100_000, minimum=1, maximum=50_000_000
     )
-    status: int = option(
-        Kind.COUNT, "HTTP status of a refusal while health is reduced: 429 or 503", default=429, minimum=429, maximum=503
-    )
+    status: int = option(Kind.COUNT, "HTTP status of a refusal while health is reduced", default=429, values=(429, 503))
     fields: str = option(
         Kind.CHOICE,
         "when responses carry RateLimit and RateLimit-Policy",
@@ -51,8 +50,6 @@ class RateLimiterSettings:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.status not in (429, 503):
-            raise ValueError(f"RateLimiterSettings.status: must be 429 or 503, got {self.status}")
 
     @property
     def capacity(self) -> int:

@@ -23,6 +23,7 @@ class TokenClock:
     """Issues tokens at rate x factor. Not locked: its table's lock guards it."""
 
     __slots__ = (
+        "_effective_per_s",
         "_factor_ppb",
         "_health",
         "_rate_per_s",
@@ -74,7 +75,7 @@ class TokenClock:
     @property
     def rate_per_s(self) -> float:
         """The effective rate: rate x factor."""
-        return float(self._rate_per_s * self._factor_ppb / PPB)
+        return self._effective_per_s
 
     # --- changing -------------------------------------------------------------------------------------------------------
 
@@ -129,5 +130,6 @@ class TokenClock:
         self._rate_per_s = rate_per_s
         self.burst = burst
         self._factor_ppb = factor_ppb
+        self._effective_per_s = float(rate_per_s * factor_ppb / PPB)  # each refusal tells it
         self.numerator, self.denominator = pace.numerator, pace.denominator
         self.capacity = max(TOKEN, burst * TOKEN * factor_ppb // PPB)

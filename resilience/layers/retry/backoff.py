@@ -17,11 +17,11 @@ def delay_s(settings: RetrySettings, tries: int, previous_s: float, uniform: Uni
 
     The ceiling doubles from `backoff_base_s` to at most `backoff_max_s`. Jitter as in "Exponential Backoff And Jitter" (AWS
     Architecture Blog, 2015): full draws from [0, ceiling), equal from the upper half, decorrelated from the base to three times
-    the previous wait, none takes the ceiling.
+    the previous wait (or the base, before the first), none takes the ceiling.
     """
     base_s, most_s = settings.backoff_base_s, settings.backoff_max_s
     if settings.jitter == "decorrelated":
-        top_s = max(base_s, previous_s * _DECORRELATED_GROWTH)
+        top_s = max(base_s, previous_s) * _DECORRELATED_GROWTH
         return min(most_s, base_s + (top_s - base_s) * uniform())
     ceiling_s = min(most_s, base_s * 2.0 ** min(tries - 1, 64))
     if settings.jitter == "full":

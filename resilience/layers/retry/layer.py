@@ -15,8 +15,9 @@ from resilience.errors import CircuitOpen, DeadlineExceeded
 from resilience.health import PPB, HealthSignal
 from resilience.layers.retry.backoff import Uniform, delay_s
 from resilience.layers.retry.budget import RetryBudget
+from resilience.layers.retry.on import RetryOn
 from resilience.layers.retry.settings import RetrySettings
-from resilience.layers.retry.verdict import DEFAULT_ON, OWN_REFUSALS, Judge, Retryable, Verdict, function_judge
+from resilience.layers.retry.verdict import DEFAULT_ON, Judge, Retryable, Verdict, function_judge
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -102,14 +103,14 @@ class Retry:
         """A retry policy of these settings over a state that exists already."""
         layer = cls.__new__(cls)
         layer._bind(settings, state, name, clock, random.random)
-        asked = tuple(OWN_REFUSALS[word] for word in settings.on if word in OWN_REFUSALS)
-        layer.judge = function_judge((*DEFAULT_ON, *asked), None)
+        layer.judge = function_judge((*DEFAULT_ON, *layer.on.refusals), None)
         return layer
 
     def _bind(self, settings: RetrySettings, state: RetryState, name: str, clock: Clock, uniform: Uniform) -> None:
         self.name = name
         self.clock = clock
         self.settings = settings
+        self.on = RetryOn.of(settings.on)
         self.state = state
         self._uniform = uniform
         enrol(self)
@@ -139,13 +140,26 @@ class Tries:
     made: tries that have ended. delay_us: the wait before the next. stopped: why there is no next.
     """
 
-    __slots__ = ("_call", "_first_us", "_judge", "_last_real", "_nested", "_previous_s", "_retry", "delay_us", "made", "stopped")
+    __slots__ = (
+        "_backoffs",
+        "_call",
+        "_first_us",
+        "_judge",
+        "_last_real",
+        "_nested",
+        "_previous_s",
+        "_retry",
+        "delay_us",
+        "made",
+        "stopped",
+    )
 
     def __init__(self, retry: Retry, call: Call, judge: Judge) -> None:
         self._retry = retry
         self._call = call
         self._judge = judge
         self._first_us = call.now_us
+        self._backoffs = 0
         self._previous_s = 0.0
         self._last_real: BaseException | None = None
         self._nested = not retry.settings.when_nested and _is_retried_further_out(call)
@@ -167,7 +181,7 @@ class Tries:
             return False
         verdict = self._verdict(error, result)
         if not verdict.retryable and not verdict.forbidden:
-            if error is None:
+            if error is None and not verdict.failed:
                 state.budget.earn(state.factor_ppb(now_us))
             else:
                 self.stopped = "not worth another try"
@@ -202,12 +216,14 @@ class Tries:
         if not may_spend:
             return "the retry budget is dry"
         if advice_s is None:
-            self._previous_s = delay_s(settings, self.made, self._previous_s, self._retry._uniform)
+            self._backoffs += 1
+            self._previous_s = delay_s(settings, self._backoffs, self._previous_s, self._retry._uniform)
             self.delay_us = to_us(self._previous_s)
         elif advice_s > settings.max_advice_s:
             return f"the server asks for a wait of {advice_s:.3g} s"
         else:
             self.delay_us = to_us(advice_s)
+            self._backoffs, self._previous_s = 0, 0.0  # what follows starts from the base again (gRFC A6)
         deadline_us = self._call.deadline_us
         if deadline_us is not None and now_us + self.delay_us >= deadline_us:
             return "the deadline would pass during the wait"

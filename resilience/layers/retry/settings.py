@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resilience.layers.retry.on import RetryOn
 from resilience.settings import Kind, option, validate
 
 JITTERS = ("full", "equal", "decorrelated", "none")
@@ -19,7 +20,8 @@ class RetrySettings:
     jitter: str = option(Kind.CHOICE, "how waits are spread", default="full", choices=JITTERS)
     on: tuple[str, ...] = option(
         Kind.NAMES,
-        "what is retried: HTTP statuses, gRPC codes, or rate_limited, circuit_open, deadline; not set: the documented defaults",
+        "what is retried: HTTP statuses in the place of 429, 502, 503 and 504, gRPC codes in the place of UNAVAILABLE and of "
+        "RESOURCE_EXHAUSTED with a pushback, and besides them rate_limited, circuit_open, deadline",
         default=(),
     )
     max_advice_s: float = option(
@@ -33,6 +35,10 @@ class RetrySettings:
 
     def __post_init__(self) -> None:
         validate(self)
+        try:
+            RetryOn.of(self.on)
+        except ValueError as error:
+            raise ValueError(f"RetrySettings.on: {error}") from None
         if self.backoff_base_s > self.backoff_max_s:
             raise ValueError(
                 f"RetrySettings.backoff: the first wait must be at most the longest, "

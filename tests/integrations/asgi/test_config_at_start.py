@@ -110,6 +110,18 @@ def test_a_websocket_is_closed_where_the_configuration_cannot_be_used(tmp_path: 
     run(scenario())
 
 
+def test_a_websocket_is_answered_503_too_where_the_server_can(tmp_path: Path) -> None:
+    app = ResilienceMiddleware(answering(), config=tmp_path / "missing.yaml")
+
+    async def scenario() -> None:
+        talk = await Conversation(app, kind="websocket", extensions=["websocket.http.response"]).run()
+        assert [message["type"] for message in talk.sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+        assert talk.sent[0]["status"] == 503
+        assert talk.incoming.empty()
+
+    run(scenario())
+
+
 def test_the_server_is_told_by_the_lifespan_protocol(tmp_path: Path) -> None:
     config = tmp_path / "resilience.yaml"
     config.write_text(BAD, encoding="utf-8")
@@ -135,6 +147,34 @@ def test_a_good_file_guards_the_paths_that_it_names(tmp_path: Path) -> None:
         assert [server.get("/elsewhere").status_code for _ in range(3)] == [200, 200, 200]
         with load(config) as toolkit:
             assert toolkit.status()["limiters"]["api"]["admitted"] == 2  # the file has one toolkit in this process
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "statuses"),
+    [
+        ("/api/orders/1", "/api", [200, 200, 429]),  # as uvicorn does with --root-path, and Starlette with a mount
+        ("/orders/1", "/api", [200, 200, 429]),  # as FastAPI(root_path=...) does behind a proxy that has taken it off
+        ("/api/orders/1", "/api/", [200, 200, 429]),
+        ("/api/orders/1", "", [200, 200, 200]),
+        ("/apiorders/1", "/api", [200, 200, 200]),
+        ("/api", "/api", [200, 200, 200]),
+    ],
+)
+def test_routes_go_by_the_path_within_the_application(tmp_path: Path, path: str, root_path: str, statuses: list[int]) -> None:
+    config = tmp_path / "resilience.yaml"
+    config.write_text(GOOD, encoding="utf-8")
+    with load(config) as toolkit:
+        app = ResilienceMiddleware(answering(), config=toolkit)
+
+        async def scenario() -> None:
+            seen = []
+            for _ in range(3):
+                talk = Conversation(app, path)
+                talk.scope["root_path"] = root_path
+                seen.append((await talk.run()).status)
+            assert seen == statuses
+
+        run(scenario())
 
 
 def test_a_toolkit_can_be_given_instead_of_a_path(tmp_path: Path) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from resilience import Pipeline, RateLimiter
+from resilience import CircuitBreaker, CircuitOpen, Pipeline, RateLimiter, Rejected
 from resilience.integrations.asgi import ResilienceMiddleware
+from resilience.integrations.asgi.handlers import litestar_refusal, quart_refusal
 from tests.integrations.asgi.server import serving
+
+
+def refuse() -> None:
+    """What an outgoing pipeline does in a handler."""
+    raise CircuitOpen("payments: open", policy="payments", reason="open", retry_after_s=3.0)
 
 
 def starlette(pipeline: Pipeline) -> Any:
@@ -21,7 +27,10 @@ def starlette(pipeline: Pipeline) -> Any:
     async def hello(request: Request) -> PlainTextResponse:
         return PlainTextResponse("hello")
 
-    app = Starlette(routes=[Route("/hello", hello)])
+    async def refused(request: Request) -> None:
+        refuse()
+
+    app = Starlette(routes=[Route("/hello", hello), Route("/refused", refused)])
     app.add_middleware(ResilienceMiddleware, pipeline=pipeline)
     return app
 
@@ -37,6 +46,10 @@ def fastapi(pipeline: Pipeline) -> Any:
     def hello() -> PlainTextResponse:
         return PlainTextResponse("hello")
 
+    @app.get("/refused")
+    def refused() -> None:
+        refuse()
+
     return app
 
 
@@ -49,6 +62,12 @@ def quart(pipeline: Pipeline) -> Any:
     async def hello() -> str:
         return "hello"
 
+    @app.get("/refused")
+    async def refused() -> str:
+        refuse()
+        return "never"
+
+    app.register_error_handler(Rejected, quart_refusal)
     app.asgi_app = ResilienceMiddleware(app.asgi_app, pipeline=pipeline)  # type: ignore[method-assign]  # as Quart documents it
     return app
 
@@ -61,7 +80,16 @@ def litestar(pipeline: Pipeline) -> Any:
     def hello() -> str:
         return "hello"
 
-    return Litestar([hello], logging_config=None, middleware=[DefineMiddleware(ResilienceMiddleware, pipeline=pipeline)])
+    @get("/refused", sync_to_thread=False)
+    def refused() -> None:
+        refuse()
+
+    return Litestar(
+        [hello, refused],
+        logging_config=None,
+        middleware=[DefineMiddleware(ResilienceMiddleware, pipeline=pipeline)],
+        exception_handlers={Rejected: litestar_refusal},
+    )
 
 
 def litestar_from_outside(pipeline: Pipeline) -> Any:
@@ -71,7 +99,12 @@ def litestar_from_outside(pipeline: Pipeline) -> Any:
     def hello() -> str:
         return "hello"
 
-    return ResilienceMiddleware(Litestar([hello], logging_config=None), pipeline=pipeline)
+    @get("/refused", sync_to_thread=True)
+    def refused() -> None:
+        refuse()
+
+    app = Litestar([hello, refused], logging_config=None, exception_handlers={Rejected: litestar_refusal})
+    return ResilienceMiddleware(app, pipeline=pipeline)
 
 
 def django(pipeline: Pipeline) -> Any:
@@ -83,13 +116,25 @@ def django(pipeline: Pipeline) -> Any:
     def hello(request: HttpRequest) -> HttpResponse:
         return HttpResponse("hello")
 
+    def refused(request: HttpRequest) -> None:
+        refuse()
+
+    async def refused_later(request: HttpRequest) -> None:
+        refuse()
+
     class Urls:
-        urlpatterns = (path("hello", hello),)
+        urlpatterns = (path("hello", hello), path("refused", refused), path("refused-later", refused_later))
 
     if not settings.configured:
         import django as package
 
-        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="for a test", ROOT_URLCONF=Urls, USE_TZ=True)
+        settings.configure(
+            ALLOWED_HOSTS=["*"],
+            SECRET_KEY="for a test",
+            ROOT_URLCONF=Urls,
+            USE_TZ=True,
+            MIDDLEWARE=["resilience.integrations.asgi.handlers.django_refusals"],
+        )
         package.setup(set_prefix=False)
     return ResilienceMiddleware(ASGIHandler(), pipeline=pipeline)
 
@@ -112,3 +157,30 @@ def test_it_admits_and_refuses_in_front_of(make: Callable[[Pipeline], Any]) -> N
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["reason"] == "quota"
     assert 60 <= int(refused.headers["retry-after"]) <= 72
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (starlette, "/refused"),
+        (fastapi, "/refused"),
+        (quart, "/refused"),
+        (litestar, "/refused"),
+        (litestar_from_outside, "/refused"),
+        (django, "/refused"),
+        (django, "/refused-later"),
+    ],
+)
+def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_around_it(
+    make: Callable[[Pipeline], Any], path: str
+) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, min_calls=1)
+    with serving(make(Pipeline("api", breaker)), lifespan="auto") as server:
+        refused = server.get(path)
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["reason"] == "open"
+    assert int(refused.headers["retry-after"]) >= 3
+    assert breaker.pool.single.admitted == 1, "it went through the breaker"
+    assert breaker.state.value == "closed"
+    assert breaker.pool.single.is_idle(breaker.clock.now_us()), "it counts neither as a failure nor as a success"

@@ -1,0 +1,70 @@
+"""For frameworks that answer every exception themselves: one line, and a refusal that leaves a handler is answered as a refusal.
+
+    app.register_error_handler(Rejected, quart_refusal)
+    Litestar(..., exception_handlers={Rejected: litestar_refusal})
+    MIDDLEWARE = ["resilience.integrations.asgi.handlers.django_refusals", ...]
+
+Without it such a framework answers 500, which the breaker around the handler takes for a failure. Starlette and FastAPI need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from resilience import Rejected
+from resilience.edges import CURRENT, Answer, refusal_answer
+from resilience.integrations.asgi.request import RequestCall
+
+if TYPE_CHECKING:
+    from django.http import HttpResponse
+    from litestar import Response
+
+
+def _answer(error: Rejected) -> Answer:
+    """The answer, once the request knows by what it ended: breakers around it go by that, not by the status."""
+    call = CURRENT.get()
+    if isinstance(call, RequestCall) and not call.settled:
+        call.error = error
+    return refusal_answer(error, own=False)
+
+
+async def quart_refusal(error: Rejected) -> tuple[bytes, int, dict[str, str]]:
+    """Quart's error handler: `app.register_error_handler(Rejected, quart_refusal)`."""
+    answer = _answer(error)
+    return answer.body, answer.status, dict(answer.headers)
+
+
+def litestar_refusal(request: Any, error: Rejected) -> Response[bytes]:
+    """Litestar's exception handler: `exception_handlers={Rejected: litestar_refusal}`."""
+    from litestar import Response  # noqa: PLC0415
+
+    answer = _answer(error)
+    headers = dict(answer.headers)
+    return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type"), headers=headers)
+
+
+def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Django's middleware; name it in `MIDDLEWARE`."""
+    from asgiref.sync import iscoroutinefunction
+    from django.http import HttpResponse
+
+    def process_exception(request: Any, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, Rejected):
+            return None
+        answer = _answer(error)
+        return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+
+    def passes_on(request: Any) -> Any:
+        return get_response(request)
+
+    async def awaits(request: Any) -> Any:
+        response: Awaitable[Any] = get_response(request)
+        return await response
+
+    middleware: Any = awaits if iscoroutinefunction(get_response) else passes_on
+    middleware.process_exception = process_exception
+    return middleware  # type: ignore[no-any-return]  # functions declare no attributes
+
+
+django_refusals.sync_capable = django_refusals.async_capable = True  # type: ignore[attr-defined]  # as Django's decorator does it
