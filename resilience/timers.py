@@ -38,7 +38,7 @@ class Slot:
         self.index = index
         self.members: set[Expires] = set()
         timer = clock.call_later(delay_s, self._fire)
-        # Kept only where it will be cancelled, and weakly: it refers to its loop, and would keep one that was closed alive for ever.
+        # Kept only where it will be cancelled, and weakly: it refers to its loop, and would keep a closed loop alive for ever.
         self._timer: Callable[[], Timer | None] | None = None
         if wheel.is_exact or delay_s > _LINGERS_S:
             self._timer = ref(timer)

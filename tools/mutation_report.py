@@ -191,7 +191,7 @@ def problems(found: list[FileScore], reasons: Reasons) -> Iterator[str]:
         yield "there are no mutants here; `make mutation` makes them and tries them"
     for score in found:
         if score.untried:
-            yield f"{score.path}: {score.untried} mutants were not tried; `make mutation` goes on where it stopped"
+            yield f"{score.path}: {score.untried} mutants were not tried; let `make mutation` run to its end"
     if percent(killed, mutants) < BAR:
         yield f"the tests kill {percent(killed, mutants):.1f} % of the mutants; it must be at least {BAR:g} %"
     for each in (each for score in found for each in score.survivors):

@@ -2,7 +2,7 @@
 
     app.register_error_handler(Rejected, quart_refusal)
     Litestar(..., exception_handlers={Rejected: litestar_refusal})
-    MIDDLEWARE = ["resilience.integrations.asgi.handlers.django_refusals", ...]
+    MIDDLEWARE = ["resilience.integrations.asgi.django_refusals", ...]
 
 Without it such a framework answers 500, which the breaker around the handler takes for a failure. Starlette and FastAPI need none.
 """
@@ -46,8 +46,8 @@ def litestar_refusal(request: Any, error: Rejected) -> Response[bytes]:
 
 def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Django's middleware; name it in `MIDDLEWARE`."""
-    from asgiref.sync import iscoroutinefunction
-    from django.http import HttpResponse
+    from asgiref.sync import iscoroutinefunction  # noqa: PLC0415
+    from django.http import HttpResponse  # noqa: PLC0415
 
     def process_exception(request: Any, error: Exception) -> HttpResponse | None:
         if not isinstance(error, Rejected):

@@ -137,3 +137,12 @@ def test_threads_never_find_more_keys_than_allowed(clock: ManualClock) -> None:
     for thread in threads:
         thread.join()
     assert max(most) == 10
+
+
+def test_counts_never_fall_when_breakers_are_forgotten(clock: ManualClock) -> None:
+    breaker = keyed(clock, max_keys=2)
+    desk = Desk(breaker, clock)
+    for number in range(10):
+        desk.settle(desk.admit(f"key {number}"), OK)
+        assert breaker.decisions()["admitted"] == number + 1
+    assert len(breaker.pool.table) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -257,12 +258,9 @@ class CircuitBreaker:
         return attributes
 
     def decisions(self) -> Mapping[str, int]:
-        counts = {Decision.ADMITTED: 0, Decision.REJECTED: 0, Decision.PROBE: 0, Decision.WOULD_REJECT: 0}
+        counts = Counter(self.pool.table.forgotten)
         for machine in self.pool:
-            counts[Decision.ADMITTED] += machine.admitted
-            counts[Decision.REJECTED] += machine.rejected
-            counts[Decision.PROBE] += machine.probed
-            counts[Decision.WOULD_REJECT] += machine.would_reject
+            counts.update(machine.decisions())
         return {decision.value: count for decision, count in counts.items()}
 
     def status(self) -> Mapping[str, Any]:

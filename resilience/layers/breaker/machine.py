@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
-from resilience.call import Outcome
+from resilience.call import Decision, Outcome
 from resilience.clock import US_PER_S, to_us
 from resilience.events import NO_EVENTS, BreakerChanged, Event, emit
 from resilience.health import HealthSignal, Hold
@@ -343,6 +343,15 @@ class Machine:
             return []
         self._holding = False
         return self.health.closed(self._hold, now_us)
+
+    def decisions(self) -> dict[Decision, int]:
+        """How often each decision was made."""
+        return {
+            Decision.ADMITTED: self.admitted,
+            Decision.REJECTED: self.rejected,
+            Decision.PROBE: self.probed,
+            Decision.WOULD_REJECT: self.would_reject,
+        }
 
     def status(self, now_us: int) -> dict[str, object]:
         """What an operator wants to see."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
+from resilience.call import Decision
 from resilience.events import NO_EVENTS, Event, emit
 from resilience.layers.breaker.machine import Machine
 
@@ -23,6 +24,8 @@ class MachineTable:
         self._machines: OrderedDict[str, Machine] = OrderedDict()
         self._make = make
         self._max_keys = max_keys
+        self.forgotten: Counter[Decision] = Counter()
+        """What the machines decided that are no longer kept: a count must never fall."""
 
     def get(self, key: str, now_us: int) -> Machine:
         """The machine of `key`."""
@@ -37,6 +40,8 @@ class MachineTable:
                 self._machines[key] = machine
             else:
                 self._machines.move_to_end(key)
+            for old in evicted:
+                self.forgotten.update(old.decisions())
         for old in evicted:
             old.retire(now_us)
         emit(events)

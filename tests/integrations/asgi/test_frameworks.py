@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpen, Pipeline, RateLimiter, Rejected
-from resilience.integrations.asgi import ResilienceMiddleware
-from resilience.integrations.asgi.handlers import litestar_refusal, quart_refusal
+from resilience.integrations.asgi import ResilienceMiddleware, litestar_refusal, quart_refusal
 from tests.integrations.asgi.server import serving
 
 
@@ -133,7 +132,7 @@ def django(pipeline: Pipeline) -> Any:
             SECRET_KEY="for a test",
             ROOT_URLCONF=Urls,
             USE_TZ=True,
-            MIDDLEWARE=["resilience.integrations.asgi.handlers.django_refusals"],
+            MIDDLEWARE=["resilience.integrations.asgi.django_refusals"],
         )
         package.setup(set_prefix=False)
     return ResilienceMiddleware(ASGIHandler(), pipeline=pipeline)
