@@ -125,6 +125,12 @@ def test_a_breaker_inside_a_call_that_holds_other_tokens(clock: ManualClock) -> 
     assert inner.decisions()["admitted"] == 1
 
 
+def test_a_failure_rate_of_nothing_is_refused_in_words(clock: ManualClock) -> None:
+    with pytest.raises(ValueError, match="every call") as refused:
+        breaker_of(clock, failure_rate=0.0)
+    assert str(refused.value) == "CircuitBreakerSettings.failure_rate: must be above 0 %, or every call would open it"
+
+
 # --- slow calls -------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +374,14 @@ def told(event: Event) -> tuple[str, str]:
         return event.policy, event.reason
     assert isinstance(event, HealthChanged)
     return event.signal, event.reason
+
+
+def test_what_an_operator_does_is_told_in_words(clock: ManualClock) -> None:
+    breaker = breaker_of(clock)
+    with RecordingObserver() as observer:
+        for state in ("open", "open", None, "closed", None):
+            breaker.force(state)
+    assert [told(event)[1] for event in observer.events] == ["forced open", "no longer forced", "forced closed", "no longer forced"]
 
 
 def test_a_new_key_of_a_policy_that_is_held_open_is_born_so(clock: ManualClock) -> None:

@@ -171,7 +171,8 @@ def test_a_row_that_is_already_longer_than_a_new_bound_opens_at_the_next_failure
     assert breaker.state is OPEN
 
 
-def test_fewer_probes_may_decide_at_once(clock: ManualClock) -> None:
+@pytest.mark.parametrize("last", [OK, Outcome.IGNORED])
+def test_fewer_probes_may_decide_at_once(clock: ManualClock, last: Outcome) -> None:
     breaker = breaker_of(clock, consecutive_failures=1, probes=5)
     attempt(Pipeline("p", breaker), fail)
     clock.advance(30.0)
@@ -181,7 +182,7 @@ def test_fewer_probes_may_decide_at_once(clock: ManualClock) -> None:
     in_flight = desk.admit()
     configure(breaker, clock, probes=2)
     assert breaker.state is HALF_OPEN, "one is still out"
-    desk.settle(in_flight, OK)
+    desk.settle(in_flight, last)
     assert breaker.state is CLOSED
 
 

@@ -11,6 +11,7 @@ import pytest
 from resilience import Call, CircuitOpen, DeadlineExceeded, HealthSignal, RateLimited, Retry, Verdict
 from resilience.health import Hold
 from resilience.layers.retry import RetrySettings, RetryState, Tries
+from resilience.layers.retry.advice import retry_after_s
 from resilience.layers.retry.budget import RetryBudget
 from resilience.layers.retry.on import RetryOn
 from resilience.testing import ManualClock
@@ -115,6 +116,12 @@ def test_only_failures_can_be_retried(word: str, known: bool) -> None:
         return
     with pytest.raises(ValueError, match=rf"^must be HTTP statuses between 400 and 599 .*; got '{word}'$"):
         RetryOn.of([word])
+
+
+@pytest.mark.parametrize("value", ["\x0b120", "120\n", "\u00a0120", "120\x1f"])
+def test_only_spaces_and_tabs_may_stand_around_the_advice(value: str) -> None:
+    assert retry_after_s([value], 0.0) is None
+    assert retry_after_s([" \t120\t "], 0.0) == 120.0
 
 
 # --- the budget -------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_a_demo_that_is_stopped_stops_its_services(number: signal.Signals, tmp_p
         pids = services_of(demo)
         assert all(is_running(pid) for pid in pids)
         demo.send_signal(number)
-        _, errors = demo.communicate(timeout=20)
+        _, errors = demo.communicate(timeout=90)
     finally:
         demo.kill()
         demo.wait()

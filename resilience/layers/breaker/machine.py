@@ -240,9 +240,10 @@ class Machine:
 
     def _settle_probe(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> list[Event]:
         events = self._expire_probes(now_us)  # this one too, when it took too long
-        if self._probes.pop(ticket, None) is None or outcome is Outcome.IGNORED:
+        if self._probes.pop(ticket, None) is None:
             return events
-        self._count_probe(outcome is Outcome.FAILED, slow)
+        if outcome is not Outcome.IGNORED:  # else its place is free; after a reload to fewer probes the others may be enough
+            self._count_probe(outcome is Outcome.FAILED, slow)
         return events + self._decide(now_us, now_us)
 
     def _count_probe(self, failed: bool, slow: bool) -> None:

@@ -191,7 +191,7 @@ class RateLimiter:
     def quota(self, call: Call) -> Quota:
         """What the caller of `call` has left."""
         key = self._key_for(call)
-        return self.state.quota(self.name, key, 0, call.now_us)
+        return self.state.quota(self.name, key, 1, call.now_us)
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         quota = self.quota(call)
