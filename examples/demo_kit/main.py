@@ -91,10 +91,10 @@ def main(demo: Demo) -> int:
 
 
 async def _cancelled_by_signals(demo: Demo, folder: Path) -> int:
-    """Run, and stop in good order also when told to by SIGTERM or SIGHUP. (`asyncio.run` sees to SIGINT.)"""
+    """Run, and stop in good order when told to; by SIGINT also where a shell in the background had it ignored."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, task.cancel)
     with tempfile.TemporaryDirectory(prefix="resilience-demo-") as temporary:
         return await _run(demo, Files(Path(temporary)), folder)

@@ -103,13 +103,12 @@ class TokenClock:
             return
         self.until_us = health.check_us
         for phase in health.phases_after(self.phase.number):
-            start_us = min(phase.start_us, now_us)  # a phase that begins later than now is from before the clock was set back
             if phase.number == self.phase.number + 1:
-                self._follow(self.phase, start_us)
+                self._follow(self.phase, phase.start_us)
             else:  # too long asleep to know what happened in between: nothing is issued for that time
-                self.since_us = max(self.since_us, start_us)
+                self.since_us = max(self.since_us, phase.start_us)
             self.phase = phase
-            self._turn(start_us, self._rate_per_s, self.burst, phase.factor_ppb)
+            self._turn(phase.start_us, self._rate_per_s, self.burst, phase.factor_ppb)
         self._follow(self.phase, now_us)
         self.until_us = min(self.until_us, self.phase.next_step_us(now_us))
 
