@@ -140,7 +140,14 @@ class RateLimiter:
 
     def _queue(self, call: Call, key: str | None, cost: int, wait_us: int) -> Wait:
         call.decision = Decision.QUEUED
-        return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, self.clock.now_us()))
+        due_us = call.now_us + wait_us
+
+        def give_back() -> None:
+            now_us = self.clock.now_us()
+            if now_us < due_us:  # later, the bucket may have been full since, and these tokens would be too many
+                self.state.give_back(key, cost, now_us)
+
+        return Wait(wait_us / US_PER_S, give_back)
 
     def _refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
         state, settings = self.state, self.settings
