@@ -169,3 +169,14 @@ def test_time_spent_waiting_is_not_the_dependencys(clock: ManualClock, drive: Dr
     drive(pipeline, succeed)
     drive(pipeline, succeed)
     assert seen[1] - seen[0] == 1_000_000
+
+
+def test_a_waiter_that_is_cancelled_after_its_instant_gives_nothing_back(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=1, max_wait_s=1.0, clock=clock)
+    take(limiter, clock)
+    waiter = limiter.admit(Call("test", now_us=clock.now_us()))
+    assert isinstance(waiter, Wait)
+    clock.advance(2.0)  # its second came and went, and the bucket has been full since
+    take(limiter, clock)
+    waiter.cancel()
+    assert waits_s(limiter, clock, 1) == [1.0], "two at one instant would be more than the bucket ever held"

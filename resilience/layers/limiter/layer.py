@@ -223,6 +223,7 @@ class RateLimiter:
             "rate_per_s": self.rate_per_s,
             "configured_rate_per_s": self.settings.rate_per_s,
             "capacity": self.state.tokens.capacity / 1e9,
+            "shared_the_overflow_bucket": self.state.table.overflowed,
             "keys": 0 if self._key_of is None else len(self.state.table),
             **self.decisions(),
         }
