@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 
 class ResilienceError(Exception):
@@ -17,17 +18,31 @@ class Rejected(ResilienceError):
         policy: the name of the policy that refused.
         reason: one word for telemetry and problem bodies, such as "quota", "cut", "open", "expired".
         retry_after_s: seconds until a new try can succeed, or None where none is known or none would.
+
+    Without a `message` its text is put together only when somebody reads it: a service under a flood refuses far more often.
     """
 
-    def __init__(self, message: str, *, policy: str = "", reason: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, policy: str = "", reason: str = "", retry_after_s: float | None = None) -> None:
+        if message:
+            super().__init__(message)
         self.policy = policy
         self.reason = reason
         self.retry_after_s = retry_after_s
 
+    def _what(self) -> str:
+        return "refused"
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+    def _hint(self) -> str:
+        return "" if self.retry_after_s is None else f"; retry in {self.retry_after_s:.3g} s"
+
+    def __str__(self) -> str:
+        return super().__str__() if self.args else f"{self.policy}: {self._what()}{self._hint()}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class Quota(NamedTuple):
     """What a client has left under one policy, in the words of the RateLimit fields.
 
     `limit` tokens a full bucket holds now, `window_s` whole seconds in which they come back, `remaining` whole tokens,
@@ -44,30 +59,76 @@ class Quota:
 class RateLimited(Rejected):
     """A rate limiter refused. `reason` is "quota" (over the caller's own limit) or "cut" (over it while health is reduced).
 
-    `quota` holds the numbers behind it, or None where the policy never tells them; `status` is the HTTP status that it chose.
+    `quota` holds the numbers behind it, worked out when they are first read, or None where the policy never tells them;
+    `rate_per_s` is the rate in force; `status` is the HTTP status that the policy chose.
     """
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         policy: str = "",
         reason: str = "quota",
         retry_after_s: float | None = None,
-        quota: Quota | None = None,
+        quota: Quota | Callable[[], Quota] | None = None,
+        rate_per_s: float | None = None,
         status: int = 429,
     ) -> None:
-        super().__init__(message, policy=policy, reason=reason, retry_after_s=retry_after_s)
-        self.quota = quota
+        if message:
+            self.args = (message,)
+        self.policy = policy
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self._quota = quota
+        self.rate_per_s = rate_per_s
         self.status = status
+
+    @property
+    def quota(self) -> Quota | None:
+        """What the caller has left."""
+        if callable(self._quota):
+            self._quota = self._quota()
+        return self._quota
+
+    def _what(self) -> str:
+        limit = "limit" if self.rate_per_s is None else f"limit of {self.rate_per_s:g}/s"
+        return f"over the {'reduced ' if self.reason == 'cut' else ''}{limit}"
+
+    def _hint(self) -> str:
+        if self.retry_after_s is None and self.rate_per_s is not None:
+            return "; this call costs more than the bucket holds"
+        return super()._hint()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        self.quota  # noqa: B018  # what works it out cannot be pickled
+        return super().__reduce__()
+
+
+_BREAKER_IS: Final = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}
 
 
 class CircuitOpen(Rejected):
     """A circuit breaker refused. `reason` is "open", "half_open" (all probes are taken) or "forced"."""
 
+    def _what(self) -> str:
+        return f"the circuit breaker is {_BREAKER_IS.get(self.reason, 'open')}"
+
 
 class DeadlineExceeded(Rejected, TimeoutError):
     """The time for the call has run out. `reason` is "expired" or, before any work began, "expired_on_arrival"."""
+
+
+def refusal_in(error: BaseException) -> Rejected | None:
+    """The refusal that `error` is, or the first one of a group that holds nothing else; None for any other error.
+
+    A task group wraps what its tasks raise in a group, also where there is only one.
+    """
+    if isinstance(error, Rejected):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    refusals = [refusal_in(member) for member in error.exceptions]
+    return None if None in refusals else refusals[0]
 
 
 @dataclass(frozen=True, slots=True)

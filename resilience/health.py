@@ -115,7 +115,7 @@ class HealthSignal:
         self._every_us = to_us(every_s)
         self.phase = Phase(0, clock.now_us(), PPB, 0, self._every_us)
         self._phases = deque([self.phase], maxlen=_PHASES_KEPT)
-        self._check_us = NEVER_US
+        self.check_us = NEVER_US  # until then the factor cannot move by the passing of time alone
         self._told_ppb = PPB
         enrol(self)
 
@@ -143,16 +143,11 @@ class HealthSignal:
 
     def sync(self, now_us: int) -> Phase:
         """Bring the signal up to `now_us` and return the phase in force. Costs one comparison while nothing is due."""
-        if now_us >= self._check_us:
+        if now_us >= self.check_us:
             with self._lock:
                 events = self._advance(now_us)
             emit(events)
         return self.phase
-
-    @property
-    def check_us(self) -> int:
-        """Until when the factor cannot move by the passing of time alone."""
-        return self._check_us
 
     def phases_after(self, number: int) -> list[Phase]:
         """The phases since the one numbered `number`, oldest first; those of the distant past are forgotten."""
@@ -179,7 +174,7 @@ class HealthSignal:
                 factor_ppb = self.phase.factor_ppb_at(now_us)
                 self._enter(now_us, self.settings.cut_ppb(factor_ppb), climbing=False)
             if was_last:
-                self._check_us = self._next_check_us(now_us)
+                self.check_us = self._next_check_us(now_us)
             return events + self._tell("incident", now_us)
 
     def closed(self, hold: Hold, now_us: int) -> list[Event]:
@@ -192,7 +187,7 @@ class HealthSignal:
                     self._holds.clear()
                     self._enter(now_us, self.phase.factor_ppb, climbing=True)
                 if not self._holds or self._is_last(hold):
-                    self._check_us = self._next_check_us(now_us)
+                    self.check_us = self._next_check_us(now_us)
             return events
 
     def reached(self, hold: Hold, now_us: int) -> None:
@@ -209,7 +204,7 @@ class HealthSignal:
                 self.settings = settings
                 self._every_us = to_us(settings.every_s)
                 self._enter(now_us, self.phase.factor_ppb_at(now_us), climbing=not self._holds)
-                self._check_us = self._next_check_us(now_us)
+                self.check_us = self._next_check_us(now_us)
         emit(events)
 
     # --- under the lock ----------------------------------------------------------------------------------------------------
@@ -217,18 +212,18 @@ class HealthSignal:
     def _advance(self, now_us: int) -> list[Event]:
         """Let go of the signal when no breaker has been reached for long enough, and note steps of recovery."""
         if self._holds:
-            if now_us < self._check_us:  # at the soonest then: with a thousand breakers open, each change must not ask them all
+            if now_us < self.check_us:  # at the soonest then: with a thousand breakers open, each change must not ask them all
                 return []
             until_us = max(hold.until_us(self._every_us) for hold in self._holds)
             if until_us <= now_us:
                 self._holds.clear()
                 self._enter(until_us, self.phase.factor_ppb, climbing=True)
-        self._check_us = self._next_check_us(now_us)
+        self.check_us = self._next_check_us(now_us)
         return self._tell("recovery", now_us)
 
     def _is_last(self, hold: Hold) -> bool:
         """Whether no other hold is known to last longer: the instant of the next look at all of them depends on this one."""
-        return hold.until_us(self._every_us) >= self._check_us
+        return hold.until_us(self._every_us) >= self.check_us
 
     def _enter(self, start_us: int, factor_ppb: int, *, climbing: bool) -> None:
         step_ppb = round(self.settings.recover * PPB) if climbing and factor_ppb < PPB else 0

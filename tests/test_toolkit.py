@@ -385,6 +385,7 @@ def test_status_tells_what_is_in_force(toolkit: Toolkit, file: File, clock: Manu
                 "configured_rate_per_s": 1.0,
                 "capacity": 10.0,
                 "keys": 0,
+                "shared_the_overflow_bucket": 0,
                 "admitted": 1,
                 "rejected": 0,
                 "queued": 0,

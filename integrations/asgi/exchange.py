@@ -23,6 +23,7 @@ from resilience.edges import (
     ratelimit_fields,
     read_inbound,
     refusal_answer,
+    refusal_in,
     settle_error,
     wheel_of,
 )
@@ -141,11 +142,12 @@ class HttpExchange(RequestCall):
             self._takes_back_cancellation()
             log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
             return isinstance(error, Exception)
-        if self._start is None and isinstance(error, Rejected):
-            # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
-            await send_answer(self._send, refusal_answer(error, own=False))
-            return True
-        return False
+        refusal = refusal_in(error) if self._start is None else None
+        if refusal is None:
+            return False
+        # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
+        await send_answer(self._send, refusal_answer(refusal, own=False))
+        return True
 
     # --- the application's side ---------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from resilience.edges import (
     adrive,
     judge_status,
     refusal_answer,
+    refusal_in,
     settle_error,
     within,
 )
@@ -68,9 +69,10 @@ class WebsocketExchange:
         mark = CURRENT.set(call)
         try:
             await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self.receive, self))
-        except Rejected as refusal:
-            settle_error(self._permit, refusal)
-            if self._is_over:
+        except Exception as error:
+            settle_error(self._permit, error)
+            refusal = None if self._is_over else refusal_in(error)
+            if refusal is None:
                 raise
             await self._deny(refusal_answer(refusal, own=False))
         except BaseException as error:

@@ -10,6 +10,7 @@ from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
 from resilience.edges.inbound import inbound_timeout_s, read_inbound
 from resilience.edges.source import Guarded, RouteSource, open_source
+from resilience.errors import refusal_in
 from resilience.layers.breaker.classify import judge_code, judge_error, judge_status
 from resilience.layers.retry.on import RetryOn
 from resilience.layers.retry.verdict import grpc_verdict, http_verdict
@@ -38,6 +39,7 @@ __all__ = [
     "ratelimit_fields",
     "read_inbound",
     "refusal_answer",
+    "refusal_in",
     "settle_error",
     "wheel_of",
     "within",

@@ -40,6 +40,10 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
 
 def _sdk_has_come() -> bool:
     global _has_sdk
+    # While there is no provider, `get_tracer_provider` reads the environment each time, which costs as much as a limiter. What the
+    # environment names was loaded when the tracer above was made.
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None:
+        return False
     _has_sdk = not isinstance(trace.get_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
     return _has_sdk
 

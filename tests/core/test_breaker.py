@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import threading
@@ -199,6 +200,11 @@ class CustomBaseError(BaseException):
         (RateLimited("theirs"), Outcome.IGNORED),
         (CircuitOpen("theirs"), Outcome.IGNORED),
         (Rejected("theirs"), Outcome.IGNORED),
+        (concurrent.futures.CancelledError(), Outcome.IGNORED),
+        (ExceptionGroup("tasks", [RateLimited("theirs"), ExceptionGroup("more", [CircuitOpen("theirs")])]), Outcome.IGNORED),
+        (BaseExceptionGroup("tasks", [RateLimited("theirs"), asyncio.CancelledError()]), Outcome.IGNORED),
+        (ExceptionGroup("tasks", [RateLimited("theirs"), Failure()]), Outcome.FAILED),
+        (ExceptionGroup("tasks", [DeadlineExceeded("late", reason="expired")]), Outcome.FAILED),
         (DeadlineExceeded("late", reason="expired"), Outcome.FAILED),
         (DeadlineExceeded("never began", reason="expired_on_arrival"), Outcome.IGNORED),
         (None, Outcome.OK),

@@ -166,7 +166,7 @@ def test_threads_on_many_keys_count_exactly(clock: ManualClock) -> None:
 
     def work() -> None:
         start.wait()
-        got.append(sum(limiter.state.take(f"key {number % 200}", 1, now_us, 0) == 0 for number in range(4_000)))
+        got.append(sum(limiter.state.take(f"key {number % 200}", 1, now_us) == 0 for number in range(4_000)))
 
     workers = [threading.Thread(target=work) for _ in range(8)]
     for worker in workers:

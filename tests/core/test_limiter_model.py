@@ -74,8 +74,13 @@ class NaiveBuckets:
             self.levels[key] -= cost * UNITS
         return wait_us
 
-    def give_back(self, key: str, cost: int) -> None:
-        self.levels[key] = min(self.fullest, self.levels[key] + cost * UNITS)
+    def due(self, key: str) -> int:
+        """How much will have been issued when the level of `key` is back at zero."""
+        return self.issued - self.levels[key]
+
+    def give_back(self, key: str, cost: int, due: int) -> None:
+        if self.issued < due:
+            self.levels[key] = min(self.fullest, self.levels[key] + cost * UNITS)
 
 
 class TwinSignals:
@@ -125,7 +130,7 @@ class LimiterMachine(RuleBasedStateMachine):
             for _ in range(2)
         )  # the second takes one token at a time whatever the first has taken at once
         self.model = NaiveBuckets(20, 20)
-        self.waiting: list[tuple[str, int]] = []
+        self.waiting: list[tuple[str, int, int, int, int]] = []  # key, cost, due: by the limiter, by ones, by the model
         self.admitted: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # issued, capacity, cost
 
     @property
@@ -148,6 +153,10 @@ class LimiterMachine(RuleBasedStateMachine):
         """Say whether what a take was told is right, and let the model follow."""
         raise NotImplementedError
 
+    def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
+        """Say whether as many tokens, taken one at a time, are there when those taken at once are."""
+        raise NotImplementedError
+
     def hold_the_bound(self, key: str, cost: int) -> None:
         """In any window the cost that was let in is at most the capacity at its start and what was issued in it."""
         self.admitted[key].append((self.model.issued, self.model.capacity, cost * UNITS))
@@ -163,32 +172,39 @@ class LimiterMachine(RuleBasedStateMachine):
         for _ in range(ticks):
             self.clock.advance(TICK_US / 1e6)
             self.model.tick()
-            self.time_has_passed()
-
-    def time_has_passed(self) -> None:
-        self.model.change(factor_ppb=self.factor_ppb)
+            self.model.change(factor_ppb=self.factor_ppb)
 
     @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30), patience_s=strategies.sampled_from([0, 0, 0, 2, 20]))
     def take(self, key: str, cost: int, patience_s: int) -> None:
         now_us, patience_us = self.clock.now_us(), patience_s * 1_000_000
-        wait_us = self.limiter.state.take(key, cost, now_us, patience_us)
+        wait_us, due = self.limiter.state.reserve(key, cost, now_us, patience_us)
         self.judge(key, cost, patience_us, wait_us)
+        if wait_us > patience_us:
+            return
+        ones = [self.by_ones.state.reserve(key, 1, now_us, patience_us) for _ in range(cost)]
+        self.judge_ones(wait_us, [one_us for one_us, _ in ones])
         if wait_us == 0:
             self.hold_the_bound(key, cost)
-        elif wait_us <= patience_us:
-            self.waiting.append((key, cost))
-        if wait_us <= patience_us:
-            waits_us = [self.by_ones.state.take(key, 1, now_us, patience_us) for _ in range(cost)]
-            assert max(waits_us, default=wait_us) == wait_us
+        else:
+            self.waiting.append((key, cost, due, ones[-1][1] if ones else due, self.model.due(key)))
+
+    @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30))
+    def take_at_once(self, key: str, cost: int) -> None:
+        now_us = self.clock.now_us()
+        wait_us = self.limiter.state.take(key, cost, now_us)
+        self.judge(key, cost, 0, wait_us)
+        if wait_us == 0:
+            self.hold_the_bound(key, cost)
+            self.judge_ones(0, [self.by_ones.state.take(key, 1, now_us) for _ in range(cost)])
 
     @precondition(lambda self: self.waiting)
     @rule(data=strategies.data())
     def a_waiter_goes(self, data: strategies.DataObject) -> None:
-        key, cost = self.waiting.pop(data.draw(strategies.integers(0, len(self.waiting) - 1)))
-        self.limiter.state.give_back(key, cost, self.clock.now_us())
-        self.model.give_back(key, cost)
+        key, cost, due, due_by_ones, due_by_model = self.waiting.pop(data.draw(strategies.integers(0, len(self.waiting) - 1)))
+        self.limiter.state.give_back(key, cost, due, self.clock.now_us())
+        self.model.give_back(key, cost, due_by_model)
         for _ in range(cost):
-            self.by_ones.state.give_back(key, 1, self.clock.now_us())
+            self.by_ones.state.give_back(key, 1, due_by_ones, self.clock.now_us())
 
     # --- what breakers and operators do -------------------------------------------------------------------------------
 
@@ -247,6 +263,9 @@ class LimiterAgainstModel(LimiterMachine):
     def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
         assert wait_us == self.model.take(key, cost, patience_us)
 
+    def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
+        assert max(ones_us, default=wait_us) == wait_us
+
     @rule(key=strategies.sampled_from(KEYS))
     def is_read(self, key: str) -> None:
         quota = self.limiter.quota(Call(key=key, now_us=self.clock.now_us()))
@@ -260,17 +279,35 @@ class LimiterWhenTimeGoesBack(LimiterMachine):
 
     max_keys = 2
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen_ppb: dict[tuple[str, int], int] = defaultdict(int)
+
     @rule(ticks=strategies.one_of(strategies.integers(1, 5), strategies.integers(1, 300)))
     def the_clock_is_set_back(self, ticks: int) -> None:
         self.clock.step_back(ticks * TICK_US / 1e6)
 
-    def time_has_passed(self) -> None:
-        """A factor seen once is not unseen: the model only follows it down when something happens."""
-        self.model.change(factor_ppb=max(self.model.factor_ppb, self.factor_ppb))
+    @property
+    def factor_ppb(self) -> int:
+        """A factor seen once is not unseen before the next cut or recovery begins."""
+        if self.follows is None:
+            return PPB
+        factor_ppb = super().factor_ppb
+        phase = (self.follows, self.signals[self.follows].twin.phase.number)
+        self.seen_ppb[phase] = max(factor_ppb, self.seen_ppb[phase])
+        return self.seen_ppb[phase]
+
+    def change(self, apply: Callable[[], None], watched: bool) -> None:
+        """What was issued before the clock was set back may be read only when something changes: it is no refill."""
+        super().change(apply, watched=False)
 
     def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
         assert wait_us >= 0
         assert len(self.limiter.state.table) <= self.max_keys
+
+    def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
+        """One that was not looked at while the clock was ahead has not been issued as much."""
+        assert min(ones_us, default=0) >= 0
 
 
 TestLimiterAgainstModel = LimiterAgainstModel.TestCase

@@ -84,6 +84,17 @@ def test_only_an_open_breaker_is_raised_from_the_last_real_error(clock: ManualCl
     assert notes(final) == [f"orders: gave up after {len(errors)} attempts in 0 s: attempts used up"]
 
 
+def test_one_error_object_raised_for_many_calls_keeps_one_note_of_a_policy(clock: ManualClock) -> None:
+    error = OSError("always the same object")
+    error.add_note("a word of its owner's")
+    for attempts in (2, 3):
+        tries = tries_of(clock, attempts=attempts)
+        for _ in range(attempts):
+            tries.again(error, None, clock.now_us())
+        assert tries.final(error, clock.now_us()) is error
+    assert notes(error) == ["a word of its owner's", "orders: gave up after 3 attempts in 0 s: attempts used up"]
+
+
 def test_nothing_has_stopped_a_call_that_succeeded(clock: ManualClock) -> None:
     tries = tries_of(clock)
     assert tries.again(None, "found", clock.now_us()) is False

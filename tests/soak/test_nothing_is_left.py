@@ -36,8 +36,10 @@ class CountingLimiter(RateLimiter):
     given_back = 0
     counting = threading.Lock()
 
-    def _queue(self, call: Call, key: str | None, cost: int, wait_us: int) -> Wait:
-        wait = super()._queue(call, key, cost, wait_us)
+    def admit(self, call: Call) -> Wait | None:
+        wait = super().admit(call)
+        if wait is None:
+            return None
 
         def cancel() -> None:
             with self.counting:

@@ -52,7 +52,7 @@ def test_one_bucket(record_property: Callable[[str, object], None]) -> None:
     burst = THREADS * TAKES // 3
     limiter = RateLimiter(1.0, burst=burst, clock=clock)
     now_us = clock.now_us()
-    got = in_threads(lambda _: sum(limiter.state.take(None, 1, now_us, 0) == 0 for _ in range(TAKES)))
+    got = in_threads(lambda _: sum(limiter.state.take(None, 1, now_us) == 0 for _ in range(TAKES)))
     assert sum(got) == burst
     assert limiter.decisions() == {"admitted": burst, "rejected": THREADS * TAKES - burst, "queued": 0, "would_reject": 0}
 

@@ -103,7 +103,7 @@ pipeline=api policy=api"""
 
 def empty_bucket(bench: Bench) -> None:
     """The limiter has nothing left."""
-    bench.limiter.state.take(None, 1_000, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 1_000, bench.clock.now_us())
 
 
 def open_breaker(bench: Bench) -> None:

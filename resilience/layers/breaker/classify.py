@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -18,7 +19,7 @@ Classifier = Callable[[Call], Outcome | None]
 """Judges an ended call by its `error` and `status`. None leaves it to the rules of this module."""
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
-CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+CANCELLATIONS = (asyncio.CancelledError, concurrent.futures.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 SERVER_ERROR = 500
 _CANCELLED: Final = GRPC_CODES["CANCELLED"]
 _FAILED_CODES: Final = frozenset(GRPC_CODES[name] for name in DEFAULT_FAILED_CODES)
@@ -29,8 +30,11 @@ def judge_error(call: Call, error: BaseException) -> Outcome:
     """The outcome of a call that ended with `error`.
 
     Cancellation says nothing of the dependency, nor does a refusal of ours. A deadline that ran out is a failure, unless the call
-    came with less than half of the usual time.
+    came with less than half of the usual time. A group is a failure if one of its members is.
     """
+    if isinstance(error, BaseExceptionGroup):
+        members = {judge_error(call, member) for member in error.exceptions}
+        return Outcome.FAILED if Outcome.FAILED in members else Outcome.IGNORED
     if isinstance(error, DeadlineExceeded):
         began = error.reason != "expired_on_arrival"
         return Outcome.FAILED if began and call.deadline_counts else Outcome.IGNORED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
@@ -18,8 +18,6 @@ from resilience.layers.breaker.settings import DEFAULT_FAILED_CODES, DEFAULT_FAI
 from resilience.layers.breaker.table import MachineTable
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.registry import enrol
-
-_IN_WORDS: Final = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}
 
 
 class BreakerPool:
@@ -212,14 +210,7 @@ class CircuitBreaker:
             return
         wait_us = refusal.retry_after_us
         retry_after_s = None if wait_us is None else wait_us / US_PER_S
-        state = _IN_WORDS.get(refusal.reason, "open")
-        hint = "" if retry_after_s is None else f"; retry in {retry_after_s:.3g} s"
-        raise CircuitOpen(
-            f"{self.name}: the circuit breaker is {state}{hint}",
-            policy=self.name,
-            reason=refusal.reason,
-            retry_after_s=retry_after_s,
-        )
+        raise CircuitOpen(policy=self.name, reason=refusal.reason, retry_after_s=retry_after_s)
 
     def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
         machine = token.machine

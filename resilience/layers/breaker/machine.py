@@ -36,13 +36,15 @@ class BreakerState(Enum):
 
 
 class Ticket:
-    """An admission by one machine in one generation. `admitted_us` is when a probe was let through, None while closed."""
+    """An admission by one machine; each generation has tickets of its own.
 
-    __slots__ = ("admitted_us", "generation", "machine")
+    `admitted_us` is when a probe was let through, None while closed.
+    """
 
-    def __init__(self, machine: Machine, generation: int, admitted_us: int | None = None) -> None:
+    __slots__ = ("admitted_us", "machine")
+
+    def __init__(self, machine: Machine, admitted_us: int | None = None) -> None:
         self.machine = machine
-        self.generation = generation
         self.admitted_us = admitted_us
 
 
@@ -86,7 +88,7 @@ class Machine:
         self._probes_done = self._probes_failed = self._probes_slow = 0
         self._set(settings)
         self._window = self._new_window()
-        self.closed_ticket: Ticket | None = Ticket(self, self._generation)
+        self.closed_ticket: Ticket | None = Ticket(self)
 
     def _set(self, settings: CircuitBreakerSettings) -> None:
         self.settings = settings
@@ -120,10 +122,16 @@ class Machine:
         with self.lock:
             if ticket is self.closed_ticket:
                 self.admitted += 1
-                window = self._window
-                if outcome is _OK and not slow and not window.failures and not window.slow_calls:
-                    window.add(now_us, False, False)  # the common case, which can open nothing
+                if outcome is _OK and not slow:
+                    window = self._window
+                    window.add(now_us, False, False)
                     self._in_a_row = 0
+                    # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
+                    calls = window.calls
+                    if window.failures * _SHARE >= self._failure_share * calls or (
+                        window.slow_calls and window.slow_calls * _SHARE >= self._slow_share * calls
+                    ):
+                        events = self._judge(now_us)
                 elif outcome is not Outcome.IGNORED:
                     events = self._vote(outcome is Outcome.FAILED, slow, now_us)
             elif ticket.admitted_us is None:
@@ -214,22 +222,23 @@ class Machine:
             self.health.reached(self._hold, now_us)
         if len(self._probes) + self._probes_done >= self.settings.probes:
             return Refusal("half_open", self._probe_wait_us(now_us)), events
-        ticket = Ticket(self, self._generation, now_us)
+        ticket = Ticket(self, now_us)
         self._probes[ticket] = now_us
         self.probed += 1
         return ticket, events
 
     def _vote(self, failed: bool, slow: bool, now_us: int) -> list[Event]:
+        self._window.add(now_us, failed, slow)
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        return self._judge(now_us)
+
+    def _judge(self, now_us: int) -> list[Event]:
+        """Open where the calls in the window call for it."""
         window, settings = self._window, self.settings
-        window.add(now_us, failed, slow)
         if self._forced == "closed":
             return []
-        if failed:
-            self._in_a_row += 1
-            if settings.consecutive_failures is not None and self._in_a_row >= settings.consecutive_failures:
-                return self._open(now_us, f"{self._in_a_row} failures in a row", now_us)
-        else:
-            self._in_a_row = 0
+        if settings.consecutive_failures is not None and self._in_a_row >= settings.consecutive_failures:
+            return self._open(now_us, f"{self._in_a_row} failures in a row", now_us)
         if window.calls < settings.min_calls:
             return []
         if window.failures and window.failures * _SHARE >= self._failure_share * window.calls:
@@ -318,13 +327,12 @@ class Machine:
         self._generation += 1
         self._probes.clear()
         self._probes_done = self._probes_failed = self._probes_slow = 0
-        self.closed_ticket = Ticket(self, self._generation) if state is BreakerState.CLOSED else None
+        self.closed_ticket = Ticket(self) if state is BreakerState.CLOSED else None
         return BreakerChanged(self.policy, self.key, old.value, state.value, self._generation, reason)
 
     def _mark_health(self, now_us: int) -> list[Event]:
         """Bring this breaker's hold on the signal in line with its state."""
-        writes = self.health is not None and not self.settings.shadow and self._forced != "closed"
-        if self._state is BreakerState.CLOSED or not writes or self.health is None:
+        if self._state is BreakerState.CLOSED or self.settings.shadow or self.health is None:
             return self._let_go(now_us)
         if self._holding:
             return []

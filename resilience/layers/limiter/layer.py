@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from resilience.call import Call, Decision, Outcome
@@ -15,6 +17,7 @@ from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
 from resilience.registry import enrol
 
+log = logging.getLogger("resilience")
 CostFunction = Callable[[Call], int]
 
 
@@ -116,38 +119,43 @@ class RateLimiter:
         if cost > self._burst:
             self._refuse(call, key, cost, None)
             return None
-        patience_us = self._max_wait_us
-        if patience_us and call.deadline_us is not None:
-            patience_us = max(0, min(patience_us, call.deadline_us - call.now_us))
-        wait_us = self.state.take(key, cost, call.now_us, patience_us)
-        if wait_us == 0:
-            return None
-        if wait_us > patience_us:
+        if self._max_wait_us:
+            return self._take_or_queue(call, key, cost)
+        wait_us = self.state.take(key, cost, call.now_us)
+        if wait_us:
             self._refuse(call, key, cost, wait_us)
-            return None
-        return self._queue(call, key, cost, wait_us)
+        return None
 
     def _key_for(self, call: Call) -> str | None:
         return None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
 
     def _cost_for(self, call: Call) -> int:
-        cost: Any = call.cost
-        if cost is None:
-            cost = self.settings.cost if self._cost_of is None else self._cost_of(call)
+        if call.cost is not None or self._cost_of is None:
+            return self._checked(call.cost)
+        try:
+            return self._checked(self._cost_of(call))
+        except Exception:
+            # A function of the user's that raises must neither fail the request nor free it of its limit.
+            log.exception("the cost function %r of %s failed; the call costs 1", self._cost_of, self.name)
+            return 1
+
+    def _checked(self, cost: object) -> int:
         if not isinstance(cost, int) or cost < 0:  # below 0 it would fill the bucket
             raise ValueError(f"{self.name}: the cost of a call must be a whole number, at least 0, got {cost!r}")
         return int(cost)
 
-    def _queue(self, call: Call, key: str | None, cost: int, wait_us: int) -> Wait:
+    def _take_or_queue(self, call: Call, key: str | None, cost: int) -> Wait | None:
+        patience_us = self._max_wait_us
+        if call.deadline_us is not None:
+            patience_us = max(0, min(patience_us, call.deadline_us - call.now_us))
+        wait_us, due = self.state.reserve(key, cost, call.now_us, patience_us)
+        if wait_us == 0:
+            return None
+        if wait_us > patience_us:
+            self._refuse(call, key, cost, wait_us)
+            return None
         call.decision = Decision.QUEUED
-        due_us = call.now_us + wait_us
-
-        def give_back() -> None:
-            now_us = self.clock.now_us()
-            if now_us < due_us:  # later, the bucket may have been full since, and these tokens would be too many
-                self.state.give_back(key, cost, now_us)
-
-        return Wait(wait_us / US_PER_S, give_back)
+        return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
     def _refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
         state, settings = self.state, self.settings
@@ -160,9 +168,15 @@ class RateLimiter:
         if wait_us is None:
             with state.lock:
                 state.rejected += 1
-        quota = state.quota(self.name, key, cost, call.now_us)
         cut = wait_us is not None and state.is_cut
-        raise self._refusal(quota, self._retry_after_s(wait_us, cut=cut), cut=cut)
+        raise RateLimited(
+            policy=self.name,
+            reason="cut" if cut else "quota",
+            retry_after_s=self._retry_after_s(wait_us, cut=cut),
+            quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, call.now_us),
+            rate_per_s=state.tokens.rate_per_s,
+            status=settings.status if cut else 429,
+        )
 
     def _retry_after_s(self, wait_us: int | None, *, cut: bool) -> float | None:
         if wait_us is None:
@@ -171,18 +185,6 @@ class RateLimiter:
             health = self.state.health
             return health.settings.every_s if cut and health is not None else None
         return wait_us / US_PER_S
-
-    def _refusal(self, quota: Quota, retry_after_s: float | None, *, cut: bool) -> RateLimited:
-        why = "over the reduced limit" if cut else "over the limit"
-        hint = "this call costs more than the bucket holds" if retry_after_s is None else f"retry in {retry_after_s:.3g} s"
-        return RateLimited(
-            f"{self.name}: {why} of {self.state.tokens.rate_per_s:g}/s; {hint}",
-            policy=self.name,
-            reason="cut" if cut else "quota",
-            retry_after_s=retry_after_s,
-            quota=None if self.settings.fields == "never" else quota,
-            status=self.settings.status if cut else 429,
-        )
 
     def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
         """A limiter keeps nothing to settle: what a later layer refuses gets no tokens back."""
@@ -223,8 +225,8 @@ class RateLimiter:
             "rate_per_s": self.rate_per_s,
             "configured_rate_per_s": self.settings.rate_per_s,
             "capacity": self.state.tokens.capacity / 1e9,
-            "shared_the_overflow_bucket": self.state.table.overflowed,
             "keys": 0 if self._key_of is None else len(self.state.table),
+            "shared_the_overflow_bucket": self.state.table.overflowed,
             **self.decisions(),
         }
 

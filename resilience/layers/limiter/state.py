@@ -14,7 +14,7 @@ from resilience.layers.limiter.tokens import TOKEN, TokenClock
 
 
 class LimiterState:
-    """Buckets of one limit; one without keys has the one of key None. Only `take` and `give_back` move tokens."""
+    """Buckets of one limit; one without keys has the one of key None. Only `take`, `reserve` and `give_back` move tokens."""
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
         self.lock = threading.Lock()
@@ -26,14 +26,14 @@ class LimiterState:
         self.queued = 0
         self.would_reject = 0
 
-    def take(self, key: Hashable | None, cost: int, now_us: int, patience_us: int) -> int:
-        """Take `cost` tokens if they are there, or will be within `patience_us`.
+    def take(self, key: Hashable | None, cost: int, now_us: int) -> int:
+        """Take `cost` tokens if they are there.
 
-        Returns the microseconds until they are there: 0 is admitted at once; above `patience_us` nothing was taken. `NEVER_US`:
-        a bucket of the size that health leaves it cannot hold so many.
+        Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
+        health leaves it cannot hold so many.
         """
         tokens, health = self.tokens, self.health
-        if now_us >= tokens.until_us or (health is not None and health.phase is not tokens.phase):
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
             # `tokens.read`, `tokens.full` and the common case of the table, written out: this is the hottest path there is.
@@ -50,28 +50,54 @@ class LimiterState:
             if bucket < full:
                 bucket = full
             bucket += cost * TOKEN
-            wait_us = 0
-            if bucket <= reading:
-                self.admitted += 1
-            else:
-                # What no bucket of the present size can hold is not waited for.
-                wait_us = tokens.wait_until_us(bucket, now_us) if cost * TOKEN <= tokens.capacity else NEVER_US
-                if wait_us > patience_us:
-                    self.rejected += 1
-                    return wait_us
-                self.queued += 1
+            if bucket > reading:
+                self.rejected += 1
+                return self._wait_us(bucket, cost, now_us)
+            self.admitted += 1
             if known is not None:
                 young[key] = bucket
             elif cost:
                 self.table.put(key, bucket, full)
-            return wait_us
+            return 0
 
-    def give_back(self, key: Hashable | None, cost: int, now_us: int) -> None:
-        """Return the tokens of a waiter that was cancelled."""
+    def reserve(self, key: Hashable | None, cost: int, now_us: int, patience_us: int) -> tuple[int, int]:
+        """Take `cost` tokens if they are there, or will be within `patience_us`: first come, first served.
+
+        Returns the microseconds until they are there, as `take` does, and what the token clock reads then. Nothing was taken if
+        they are more than `patience_us`.
+        """
         self.sync(now_us)
         with self.lock:
-            full = self.tokens.full(self.tokens.read(now_us))
-            self.table.put(key, max(full, self.table.get(key, full) - cost * TOKEN), full)
+            reading = self.tokens.read(now_us)
+            full = self.tokens.full(reading)
+            due = max(full, self.table.get(key, full)) + cost * TOKEN
+            wait_us = 0 if due <= reading else self._wait_us(due, cost, now_us)
+            if wait_us > patience_us:
+                self.rejected += 1
+                return wait_us, due
+            if wait_us:
+                self.queued += 1
+            else:
+                self.admitted += 1
+            if cost:
+                self.table.put(key, due, full)
+            return wait_us, due
+
+    def _wait_us(self, due: int, cost: int, now_us: int) -> int:
+        """What no bucket of the present size can hold is not waited for."""
+        return self.tokens.wait_until_us(due, now_us) if cost * TOKEN <= self.tokens.capacity else NEVER_US
+
+    def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
+        """Return the tokens of a waiter that was cancelled before the token clock read `due`.
+
+        From then on they stay spent: the bucket may have been full since, and whoever found it so has had them.
+        """
+        self.sync(now_us)
+        with self.lock:
+            reading = self.tokens.read(now_us)
+            if reading < due:
+                full = self.tokens.full(reading)
+                self.table.put(key, max(full, self.table.get(key, full) - cost * TOKEN), full)
 
     def sync(self, now_us: int) -> None:
         """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
@@ -100,9 +126,10 @@ class LimiterState:
 
     def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int) -> Quota:
         """What is left for `key`, and when so much that `cost` more fits."""
-        self.sync(now_us)
+        tokens, health = self.tokens, self.health
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+            self.sync(now_us)
         with self.lock:
-            tokens = self.tokens
             reading = tokens.read(now_us)
             full = tokens.full(reading)
             bucket = self.table.get(key, full)

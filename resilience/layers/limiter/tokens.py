@@ -41,11 +41,8 @@ class TokenClock:
     def __init__(self, rate_per_s: Fraction, burst: int, health: HealthSignal | None, now_us: int) -> None:
         self.since_us = now_us
         self.reading = 0
-        self.floor = -burst * TOKEN
-        self.capacity = burst * TOKEN
-        self._health: HealthSignal | None = None
-        self.phase: Phase | None = None
         self._set(rate_per_s, burst, PPB)
+        self.floor = -self.capacity
         self.follow_signal(health, now_us)
 
     # --- reading --------------------------------------------------------------------------------------------------------
@@ -87,13 +84,13 @@ class TokenClock:
     def follow_signal(self, health: HealthSignal | None, now_us: int) -> None:
         """Go by another signal's factor from now on."""
         self._health = health
-        self.phase = None
+        self.phase: Phase | None = None
         self.until_us = NEVER_US
         factor_ppb = PPB
         if health is not None:
             self.phase = health.phase
             factor_ppb = self.phase.factor_ppb_at(now_us)
-            self.until_us = min(health.check_us, self.phase.next_step_us(now_us))
+            self.until_us = self.phase.next_step_us(now_us)
         self._turn(now_us, self._rate_per_s, self.burst, factor_ppb)
 
     def catch_up(self, now_us: int) -> None:
@@ -101,7 +98,6 @@ class TokenClock:
         health = self._health
         if health is None or self.phase is None:
             return
-        self.until_us = health.check_us
         for phase in health.phases_after(self.phase.number):
             if phase.number == self.phase.number + 1:
                 self._follow(self.phase, phase.start_us)
@@ -110,7 +106,7 @@ class TokenClock:
             self.phase = phase
             self._turn(phase.start_us, self._rate_per_s, self.burst, phase.factor_ppb)
         self._follow(self.phase, now_us)
-        self.until_us = min(self.until_us, self.phase.next_step_us(now_us))
+        self.until_us = self.phase.next_step_us(now_us)
 
     def _follow(self, phase: Phase, until_us: int) -> None:
         step_us = phase.next_step_us(self.since_us)

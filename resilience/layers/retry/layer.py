@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from resilience.call import Call, Decision
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
@@ -21,6 +21,7 @@ from resilience.layers.retry.verdict import DEFAULT_ON, Judge, Retryable, Verdic
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
+_GAVE_UP: Final = "gave up after"
 
 
 class RetryState:
@@ -236,8 +237,16 @@ class Tries:
         if self.made > 1 or self.stopped not in ("not worth another try", "cancelled"):
             took_s = (now_us - self._first_us) / US_PER_S
             tries = "1 attempt" if self.made == 1 else f"{self.made} attempts"
-            error.add_note(f"{self._retry.name}: gave up after {tries} in {took_s:.3g} s: {self.stopped}")
+            note = f"{self._retry.name}: {_GAVE_UP} {tries} in {took_s:.3g} s: {self.stopped}"
+            _note(error, self._retry.name, note)
         return error
+
+
+def _note(error: BaseException, policy: str, note: str) -> None:
+    """Leave one note of a policy, in the place of an earlier one: the same object may be raised for each call of a day."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    notes[:] = [earlier for earlier in notes if not earlier.startswith(f"{policy}: {_GAVE_UP} ")]
+    error.add_note(note)
 
 
 def _is_retried_further_out(call: Call) -> bool:

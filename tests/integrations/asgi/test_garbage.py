@@ -16,7 +16,7 @@ from tests.integrations.asgi.conversation import Conversation, run
 
 def empty_bucket(bench: Bench) -> None:
     """The limiter has nothing left."""
-    bench.limiter.state.take(None, 1_000, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 1_000, bench.clock.now_us())
 
 
 async def _has_a_bug(scope: Any, receive: Any, send: Any) -> None:

@@ -48,7 +48,7 @@ def test_a_request_that_is_admitted_reaches_the_handler_and_is_not_changed() -> 
 
 def test_over_the_quota_is_429_with_the_rate_limit_fields() -> None:
     bench = Bench(rate_per_s=0.1, burst=20)
-    bench.limiter.state.take(None, 20, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 20, bench.clock.now_us())
     bench.clock.advance(3.5)
     with serving(bench.guard(with_lifespan(answering()))) as server:
         response = server.get("/orders")
@@ -65,7 +65,7 @@ def test_over_the_quota_is_429_with_the_rate_limit_fields() -> None:
 def test_over_the_reduced_limit_is_429_of_another_type_and_a_lower_q() -> None:
     bench = Bench(rate_per_s=10.0, burst=20)
     bench.open_breaker()
-    bench.limiter.state.take(None, 6, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 6, bench.clock.now_us())
     with serving(bench.guard(with_lifespan(answering()))) as server:
         response = server.get("/orders")
     document = problem(response)
@@ -79,7 +79,7 @@ def test_over_the_reduced_limit_is_429_of_another_type_and_a_lower_q() -> None:
 
 def test_the_reduced_limit_can_answer_503() -> None:
     bench = Bench(rate_per_s=10.0, burst=20, status=503)
-    bench.limiter.state.take(None, 20, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 20, bench.clock.now_us())
     with serving(bench.guard(with_lifespan(answering()))) as server:
         assert server.get("/orders").status_code == 429  # over the client's own limit it stays 429
         bench.open_breaker()
@@ -155,7 +155,7 @@ def test_the_connection_of_a_refused_upload_serves_the_next_request() -> None:
 @pytest.mark.parametrize("wait_s", [0.25, 1.0, 2.000001, 59.0, 60.0, 3600.5])
 def test_retry_after_is_whole_seconds_and_never_earlier_than_the_field(wait_s: float) -> None:
     bench = Bench(rate_per_s=1 / wait_s, burst=1)
-    bench.limiter.state.take(None, 1, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 1, bench.clock.now_us())
 
     async def scenario() -> None:
         for _ in range(50):
@@ -187,7 +187,7 @@ def test_retry_after_is_not_earlier_than_the_field_where_the_cost_exceeds_the_re
 
 def test_a_limiter_that_says_never_sends_no_fields() -> None:
     bench = Bench(rate_per_s=0.1, burst=1, fields="never")
-    bench.limiter.state.take(None, 1, bench.clock.now_us(), 0)
+    bench.limiter.state.take(None, 1, bench.clock.now_us())
 
     async def scenario() -> None:
         talk = await Conversation(bench.guard(answering())).run()

@@ -106,6 +106,23 @@ def test_the_breaker_around_the_handler_ignores_it(refuse: Callable[[], Rejected
     assert bench.clock.pending_timers == 0
 
 
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_one_out_of_a_task_group_is_answered_like_one_alone(refuse: Callable[[], Rejected]) -> None:
+    async def statuses() -> list[int | None]:
+        errors = refuse(), ExceptionGroup("tasks", [ExceptionGroup("more", [refuse(), refuse()])])
+        return [(await Conversation(Bench().guard(failing(error))).run()).status for error in errors]
+
+    alone, grouped = run(statuses())
+    assert alone == grouped
+
+
+def test_a_group_that_holds_another_error_goes_on_to_the_server() -> None:
+    error = ExceptionGroup("tasks", [CircuitOpen("out"), ValueError("a fault of the handler's")])
+    with pytest.raises(ExceptionGroup) as raised:
+        run(Conversation(Bench().guard(failing(error))).run())
+    assert raised.value is error
+
+
 def test_a_deadline_that_ran_out_at_work_fails_the_breaker_around_the_handler() -> None:
     bench = Bench()
     bench.half_open()
