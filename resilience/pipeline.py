@@ -11,13 +11,14 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 from resilience import tracing
 from resilience.call import CURRENT, Call, FunctionCall, enclosing_call
 from resilience.clock import SYSTEM_CLOCK, Clock
-from resilience.drivers import adrive, drive, within
+from resilience.drivers import adrive, drive
 from resilience.guard import Guard
 from resilience.layers.deadline import deadline_us_around
 from resilience.layers.retry.layer import Retry
 from resilience.layers.retry.verdict import Judge
 from resilience.plan import CallPlan, Plan
 from resilience.stage import Stage, settle_error, settle_success
+from resilience.tries import arun_tries, run_tries
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,8 +75,9 @@ class Pipeline:
             TypeError: `fn` is a coroutine function, whose work begins only when it is awaited.
         """
         call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs)
-        if not self.begin(call) or self.retry is not None:
-            result: T = drive(self.plan(call), self.clock, lambda: fn(*args, **kwargs))
+        is_plain = self.begin(call)
+        if not is_plain or self.retry is not None:
+            result: T = self._planned(call, is_plain, lambda: fn(*args, **kwargs))
             if type(result) is CoroutineType:
                 raise _never_awaited(self.name, result)
             return result
@@ -100,19 +102,23 @@ class Pipeline:
             Rejected: a layer refused, or the deadline passed. Whatever `fn` raises is raised as itself.
         """
         call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs)
-        if not self.begin(call) or self.retry is not None:
-            result: T = await adrive(self.plan(call), self.clock, lambda: fn(*args, **kwargs))
-            return result
-        permit = self.outer.admit(call)
-        mark = CURRENT.set(call)
-        try:
-            result = await within(call, self.outer.timeout, self.clock, lambda: fn(*args, **kwargs))
-        except BaseException as error:
-            settle_error(permit, error)
-            raise
-        finally:
-            CURRENT.reset(mark)
-        settle_success(permit, self.clock.now_us())
+        is_plain = self.begin(call)
+        if is_plain and self.retry is None:
+            return await self.outer.arun(call, lambda: fn(*args, **kwargs), self.outer.timeout)
+        return await self._aplanned(call, is_plain, lambda: fn(*args, **kwargs))
+
+    def _planned(self, call: Call, is_plain: bool, work: Callable[[], T]) -> T:
+        plan = CallPlan(self.name, self.outer, self.retry, self.inner, call)
+        if is_plain and not self.inner.has_effects:
+            return run_tries(plan, work)
+        result: T = drive(plan.run(), self.clock, work)
+        return result
+
+    async def _aplanned(self, call: Call, is_plain: bool, work: Callable[[], Awaitable[T]]) -> T:
+        plan = CallPlan(self.name, self.outer, self.retry, self.inner, call)
+        if is_plain and not self.inner.has_effects:
+            return await arun_tries(plan, work)
+        result: T = await adrive(plan.run(), self.clock, work)
         return result
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from resilience.call import ADMITTED, CURRENT, AttemptCall, Call, Decision
 from resilience.clock import US_PER_S
+from resilience.drivers import Timeout
 from resilience.layers.base import Attempt, Effect, Wait
 from resilience.layers.retry.layer import Retry, Tries
 from resilience.layers.retry.verdict import Judge
@@ -18,19 +19,24 @@ Plan = Generator[Effect, Any, Any]
 class CallPlan:
     """The plan of one call: `run` yields what the driver must do, returns the call's result or raises its error."""
 
-    __slots__ = ("_call", "_inner", "_judge", "_name", "_outer", "_retry")
+    __slots__ = ("_judge", "_name", "_retry", "call", "inner", "outer")
 
     def __init__(self, name: str, outer: Stage, retry: Retry | None, inner: Stage, call: Call, judge: Judge | None = None) -> None:
         self._name = name
-        self._outer = outer
+        self.outer = outer
         self._retry = retry
-        self._inner = inner
-        self._call = call
+        self.inner = inner
+        self.call = call
         self._judge = judge
+
+    @property
+    def timeout(self) -> Timeout | None:
+        """Makes the error of an attempt whose time runs out."""
+        return self.inner.timeout or self.outer.timeout
 
     def run(self) -> Plan:
         """Admit, work, settle; inside the call's own span where it is recorded and has one."""
-        trace = self._call.trace
+        trace = self.call.trace
         if trace is None:
             return (yield from self._admitted())
         trace.enter()
@@ -46,37 +52,50 @@ class CallPlan:
 
     def _admitted(self) -> Plan:
         work = self._once if self._retry is None else self._tries
-        return (yield from _settled(self._outer, self._call, work))
+        return (yield from _settled(self.outer, self.call, work))
 
     def _once(self, call: Call) -> Plan:
-        return (yield Attempt(call, self._outer.timeout))
+        return (yield Attempt(call, self.outer.timeout))
 
     def _tries(self, call: Call) -> Plan:
-        retry, clock = self._retry, self._outer.clock
-        if retry is None:
+        tries, attempt = self.first_try(call)
+        result, error = yield from self._try(tries, attempt)
+        now_us = self.outer.clock.now_us()
+        if tries.again(error, result, now_us):
+            return (yield from self.more_tries(tries))
+        return tries.finish(error, result, now_us)
+
+    def first_try(self, call: Call) -> tuple[Tries, AttemptCall]:
+        """Begin to count the tries of `call`."""
+        if self._retry is None:
             raise TypeError("a plan without a retry has no tries")
         call.retrying = True
-        tries = retry.begin(call, self._judge)
+        tries = self._retry.begin(call, self._judge)
+        return tries, self._attempt_call(tries, call.now_us)
+
+    def more_tries(self, tries: Tries) -> Plan:
+        """The tries after one that is worth another."""
+        clock = self.outer.clock
         while True:
-            attempt = AttemptCall(call, call.attempt + tries.made, clock.now_us() if tries.made else call.now_us)
-            if self._inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
-                attempt.deadline_counts = True
-            result, error = yield from self._try(retry, tries, attempt)
-            now_us = clock.now_us()
-            if not tries.again(error, result, now_us):
-                break
             if tries.delay_us:
                 yield Wait(tries.delay_us / US_PER_S, _nothing_reserved)
-        if error is not None:
-            raise tries.final(error, now_us)
-        return result
+            result, error = yield from self._try(tries, self._attempt_call(tries, clock.now_us()))
+            now_us = clock.now_us()
+            if not tries.again(error, result, now_us):
+                return tries.finish(error, result, now_us)
 
-    def _try(self, retry: Retry, tries: Tries, attempt: Call) -> Generator[Effect, Any, tuple[Any, Exception | None]]:
-        trace = attempt.trace
-        span = None if trace is None else trace.attempt(tries.made + 1, self._name, retry.name)
+    def _attempt_call(self, tries: Tries, now_us: int) -> AttemptCall:
+        attempt = AttemptCall(self.call, self.call.attempt + tries.made, now_us)
+        if self.inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+            attempt.deadline_counts = True
+        return attempt
+
+    def _try(self, tries: Tries, attempt: Call) -> Generator[Effect, Any, tuple[Any, Exception | None]]:
+        trace, policy = attempt.trace, tries.policy
+        span = None if trace is None else trace.attempt(tries.made + 1, self._name, policy)
         error: BaseException | None = None
         try:
-            return (yield from _settled(self._inner, attempt, self._attempt)), None
+            return (yield from _settled(self.inner, attempt, self._attempt)), None
         except Exception as caught:
             error = caught
             return None, caught
@@ -88,9 +107,10 @@ class CallPlan:
                 decision = Decision.RETRIED if tries.made else ADMITTED
                 attributes = {"resilience.retry.attempt": tries.made + 1, "resilience.retry.delay_s": tries.delay_us / US_PER_S}
                 span.end(decision.value, attributes, error)
+            error = None  # its traceback refers to this frame
 
     def _attempt(self, attempt: Call) -> Plan:
-        return (yield Attempt(attempt, self._inner.timeout or self._outer.timeout))
+        return (yield Attempt(attempt, self.timeout))
 
 
 def _settled(stage: Stage, call: Call, work: Any) -> Plan:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, TypeVar
 
-from resilience.call import ADMITTED, Call, Decision, Outcome, Permit
+from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
 from resilience.clock import US_PER_S, Clock
+from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.base import Ask, Effect, Layer, Wait
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
 
+T = TypeVar("T")
 Steps = Generator[Effect, Any, Permit]
 
 
@@ -55,6 +57,34 @@ class Stage:
             permit.settle(Outcome.IGNORED, call.now_us)
             raise
         return permit
+
+    def run(self, call: Call, work: Callable[[], T]) -> T:
+        """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""
+        permit = self.admit(call)
+        mark = CURRENT.set(call)
+        try:
+            result = work()
+        except BaseException as error:
+            settle_error(permit, error)
+            raise
+        finally:
+            CURRENT.reset(mark)
+        settle_success(permit, self.clock.now_us())
+        return result
+
+    async def arun(self, call: Call, work: Callable[[], Awaitable[T]], timeout: Timeout | None) -> T:
+        """The same in this task, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""
+        permit = self.admit(call)
+        mark = CURRENT.set(call)
+        try:
+            result = await within(call, timeout, self.clock, work)
+        except BaseException as error:
+            settle_error(permit, error)
+            raise
+        finally:
+            CURRENT.reset(mark)
+        settle_success(permit, self.clock.now_us())
+        return result
 
     def steps(self, call: Call) -> Steps:
         """The same with effects and spans: yields what the driver must do, returns the permit."""

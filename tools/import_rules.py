@@ -51,6 +51,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.plan",
             "resilience.stage",
             "resilience.timers",
+            "resilience.tries",
         ),
     ),
     (("resilience.config",), ("resilience.stores",), ("resilience.telemetry",)),

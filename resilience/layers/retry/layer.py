@@ -230,6 +230,20 @@ class Tries:
             return "the deadline would pass during the wait"
         return ""
 
+    @property
+    def policy(self) -> str:
+        """The name of the policy whose tries these are."""
+        return self._retry.name
+
+    def finish(self, error: BaseException | None, result: Any, now_us: int) -> Any:
+        """Hand on how the last try ended."""
+        if error is None:
+            return result
+        try:
+            raise self.final(error, now_us)
+        finally:
+            del error  # its traceback refers to this frame
+
     def final(self, error: BaseException, now_us: int) -> BaseException:
         """The error to raise: the last one as itself, with one note; an open breaker is raised from the last real error."""
         if isinstance(error, CircuitOpen) and self._last_real is not None:
