@@ -197,7 +197,7 @@ class NaiveBreaker:
                 self.flying.remove(ticket)
                 if outcome is not Outcome.IGNORED:
                     self.judged.append((outcome is Outcome.FAILED, slow))
-                    self.judge(now_us, now_us)
+                self.judge(now_us, now_us)  # after a reload to fewer probes the others may be enough
             return
         self.counts["admitted"] += 1
         if ticket.generation == self.generation and outcome is not Outcome.IGNORED:
