@@ -13,10 +13,10 @@ python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test soak lint format types imports names bench mutation build smoke check clean
+.PHONY: help demo test soak lint format types imports names reference bench mutation build smoke check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.demo ## watch a service lose its dependency, slow down and climb back (under 90 s)
 	@$(python) examples/asgi_app/demo.py $(ARGS)
@@ -43,6 +43,9 @@ imports: .venv/.test ## check who imports whom
 
 names: .venv/.test ## write the list of public names anew, after a change that was meant
 	@$(python) tools/public_names.py --write
+
+reference: .venv/.test ## write the reference of the configuration file and its JSON Schema anew, after a change that was meant
+	@$(python) tools/config_reference.py --write
 
 bench: .venv/.test ## measure what the middleware costs beside a hand-fused floor
 	@$(python) benchmarks/asgi_stack.py $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from resilience import telemetry
 from resilience.call import Call, Decision, Outcome, Permit
 from resilience.clock import Clock
+from resilience.current import CurrentCall, current_call
 from resilience.errors import (
     CircuitOpen,
     ConfigError,
@@ -48,6 +49,7 @@ __all__ = [
     "ConfigError",
     "ConfigLoaded",
     "ConfigRefused",
+    "CurrentCall",
     "CurrentDeadline",
     "Deadline",
     "DeadlineExceeded",
@@ -70,6 +72,7 @@ __all__ = [
     "Toolkit",
     "Verdict",
     "__version__",
+    "current_call",
     "current_deadline",
     "load",
     "subscribe",

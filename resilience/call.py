@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -35,6 +35,24 @@ class Decision(Enum):
 ADMITTED: Final = Decision.ADMITTED
 
 
+class HasFactor(Protocol):
+    """A health signal, as far as a call wants to know."""
+
+    def factor_ppb_at(self, now_us: int) -> int:
+        """The factor in parts per billion."""
+
+
+class Passed(Protocol):
+    """What a call knows of the pipeline that it passes through."""
+
+    name: str
+    clock: Clock
+
+    @property
+    def signals(self) -> Sequence[HasFactor]:
+        """The health signals that its layers go by now."""
+
+
 class Call:
     """One unit of protected work on its way through a pipeline; private to that work, never shared.
 
@@ -51,6 +69,7 @@ class Call:
     response_us: when its response started, where an edge knows.
     error: the exception that ended it. status: the response status that ended it.
     decision: what a layer did with it, written where it is not plain admission.
+    pipeline: what it passes through.
     """
 
     __slots__ = (
@@ -65,6 +84,7 @@ class Call:
         "name",
         "now_us",
         "parent",
+        "pipeline",
         "response_us",
         "retrying",
         "settled",
@@ -85,6 +105,7 @@ class Call:
         self.retrying = False
         self.deadline_counts = True
         self.parent: Call | None = None
+        self.pipeline: Passed | None = None
         self.timeout_s: float | None = None
         self.deadline_us: int | None = None
         self.response_us: int | None = None
@@ -134,6 +155,7 @@ class AttemptCall(Call):
         super().__init__(whole.name, key=whole.key, cost=whole.cost, now_us=now_us)
         self._whole = whole
         self.parent = whole
+        self.pipeline = whole.pipeline
         self.attempt = attempt
         self.deadline_us = whole.deadline_us
         self.deadline_counts = whole.deadline_counts

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from resilience.call import Call
 from resilience.clock import Clock
-from resilience.layers.base import Ask, Effect, Wait
+from resilience.layers.base import Ask, Discard, Effect, Wait
 from resilience.timers import wheel_of
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ def _perform(effect: Effect, clock: Clock, work: Callable[[], Any] | None) -> An
         return clock.sleep(effect.wait_s)
     if isinstance(effect, Ask):
         return effect.store.ask(effect.question)
+    if isinstance(effect, Discard):
+        return effect.discard(effect.result)
     return _given(work)()
 
 
@@ -68,6 +70,8 @@ async def _aperform(effect: Effect, clock: Clock, work: Callable[[], Awaitable[A
         return await clock.asleep(effect.wait_s)
     if isinstance(effect, Ask):
         return await effect.store.aask(effect.question)
+    if isinstance(effect, Discard):
+        return await effect.discard(effect.result)
     return await within(effect.call, effect.timeout, clock, _given(work))
 
 
@@ -115,11 +119,16 @@ class CancelTimer:
         return self._alone is True
 
 
-async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
-    """Await `work()`, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""
+async def within(
+    call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]], now_us: int | None = None
+) -> T:
+    """Await `work()`, cancelled when the call's deadline passes; `timeout` makes the error that is raised then.
+
+    `now_us` is the present, where that is no more the instant at which the call began.
+    """
     if timeout is None or call.deadline_us is None:
         return await work()
-    timer = CancelTimer(clock, call.deadline_us, call.now_us)
+    timer = CancelTimer(clock, call.deadline_us, call.now_us if now_us is None else now_us)
     try:
         return await work()
     except asyncio.CancelledError as error:

@@ -36,10 +36,17 @@ class HealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class ConfigLoaded:
-    """A configuration file was read and is in force."""
+    """A configuration file was read and is in force.
+
+    `added` policies start fresh, `removed` ones end with the calls under way; `restarted` says which ones lost a part of their
+    state though they keep their name, and why.
+    """
 
     path: str
     sha256: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from resilience.layers.base import Wait
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.registry import members
+from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
 _LOOK_EVERY_S: Final = 0.005
@@ -265,6 +266,8 @@ class LeakGuard:
 
     def _threads(self) -> Iterator[str]:
         for thread in threading.enumerate():
+            if thread.name == WATCH_THREAD:
+                continue  # the process's own, for as long as some middleware or toolkit follows its file
             if thread not in self._known_threads and thread is not threading.current_thread():
                 stands = sys._current_frames().get(thread.ident or 0)
                 yield f"thread: {thread.name}, which stands at {_place(stands)}"

@@ -13,10 +13,11 @@ from resilience.call import CURRENT, Call, FunctionCall, enclosing_call
 from resilience.clock import SYSTEM_CLOCK, Clock
 from resilience.drivers import adrive, drive
 from resilience.guard import Guard
+from resilience.health import HealthSignal
 from resilience.layers.deadline import deadline_us_around
 from resilience.layers.retry.layer import Retry
 from resilience.layers.retry.verdict import Judge
-from resilience.plan import CallPlan, Plan
+from resilience.plan import CallPlan, Plan, Results
 from resilience.stage import Stage, settle_error, settle_success
 from resilience.tries import arun_tries, run_tries
 
@@ -51,21 +52,35 @@ class Pipeline:
         self.outer = Stage(name, layers[:cut], self.clock)
         self.inner = Stage(name, layers[cut + 1 :], self.clock)
 
+    @property
+    def signals(self) -> list[HealthSignal]:
+        """The health signals that its layers go by now."""
+        return _signals(self.layers)
+
     def begin(self, call: Call) -> bool:
         """Prepare a call: read the clock, find what encloses it, ask whether to record it.
 
         True: nobody records it and no layer needs a driver, so `outer.admit` will do.
         """
         call.now_us = self.clock.now_us()
+        call.pipeline = self
         if CURRENT.get() is not None:
             call.parent = parent = enclosing_call()
             call.deadline_us = deadline_us_around(parent)
+            if parent is not None and parent.attempt > call.attempt:
+                call.attempt = parent.attempt
         call.trace = tracing.begin(self.name, call)
         return call.trace is None and not self.outer.has_effects
 
-    def plan(self, call: Call, judge: Judge | None = None) -> Plan:
-        """The whole of one call as effects, for the drivers. `judge` says which tries are worth another."""
-        return CallPlan(self.name, self.outer, self.retry, self.inner, call, judge).run()
+    def plan(self, call: Call, judge: Judge | None = None, results: Results | None = None) -> Plan:
+        """The whole of one call as effects, for the drivers.
+
+        Args:
+            call: begun by `begin`.
+            judge: says which tries are worth another; default: the retry's own, or that of `results`.
+            results: takes over what outlives the tries that return it, and the permits of those.
+        """
+        return CallPlan(self.name, self.outer, self.retry, self.inner, call, judge, results).run()
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(*args, **kwargs)` through the pipeline in this thread.
@@ -187,14 +202,22 @@ def decorate(calls: Calls, fn: Callable[P, T]) -> Callable[P, T]:
     return plain
 
 
+def _signals(layers: Sequence[Any]) -> list[HealthSignal]:
+    found: list[HealthSignal] = []
+    for layer in layers:
+        state = layer.pool if hasattr(layer, "pool") else getattr(layer, "state", None)
+        signal = getattr(state, "health", None)
+        if isinstance(signal, HealthSignal) and signal not in found:
+            found.append(signal)
+    return found
+
+
 def _common_clock(name: str, layers: Sequence[Any]) -> Clock:
     clocks: list[Clock] = []
-    for layer in layers:
-        state = getattr(layer, "state", None) if not hasattr(layer, "pool") else layer.pool
-        for owner in (layer, getattr(state, "health", None)):
-            clock = getattr(owner, "clock", None)
-            if clock is not None and clock not in clocks:
-                clocks.append(clock)
+    for owner in (*layers, *_signals(layers)):
+        clock = getattr(owner, "clock", None)
+        if clock is not None and clock not in clocks:
+            clocks.append(clock)
     if len(clocks) > 1:
         raise ValueError(f"pipeline {name!r}: its layers and their health signals go by different clocks: {clocks!r}")
     return clocks[0] if clocks else SYSTEM_CLOCK

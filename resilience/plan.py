@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Protocol
 
-from resilience.call import ADMITTED, CURRENT, AttemptCall, Call, Decision
+from resilience.call import ADMITTED, CURRENT, AttemptCall, Call, Decision, Outcome, Permit
 from resilience.clock import US_PER_S
 from resilience.drivers import Timeout
-from resilience.layers.base import Attempt, Effect, Wait
+from resilience.layers.base import Attempt, Discard, Effect, Wait
+from resilience.layers.breaker.classify import judge_error
 from resilience.layers.retry.layer import Retry, Tries
-from resilience.layers.retry.verdict import Judge
+from resilience.layers.retry.verdict import Judge, Verdict
 from resilience.stage import Stage, settle_error, settle_success
 
 Plan = Generator[Effect, Any, Any]
 
 
+class Results(Protocol):
+    """Takes over what outlives the tries that return it, such as responses whose bodies are read afterwards."""
+
+    def judge(self, error: BaseException | None, result: Any) -> Verdict:
+        """Say whether a try is worth another."""
+
+    def outcome(self, call: Call, error: BaseException) -> Outcome:
+        """Say what a try that raised shows of the dependency."""
+
+    def keep(self, permit: Permit, result: Any) -> None:
+        """A try, or after it the whole call, has returned: `permit` is settled by whoever ends `result`."""
+
+    def discard(self, result: Any) -> Any:
+        """Give up what a try returned and settle its permit, since there will be another try. Awaited in a task."""
+
+
 class CallPlan:
     """The plan of one call: `run` yields what the driver must do, returns the call's result or raises its error."""
 
-    __slots__ = ("_judge", "_name", "_retry", "call", "inner", "outer")
+    __slots__ = ("_judge", "_name", "_results", "_retry", "call", "inner", "outer")
 
-    def __init__(self, name: str, outer: Stage, retry: Retry | None, inner: Stage, call: Call, judge: Judge | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        outer: Stage,
+        retry: Retry | None,
+        inner: Stage,
+        call: Call,
+        judge: Judge | None = None,
+        results: Results | None = None,
+    ) -> None:
         self._name = name
         self.outer = outer
         self._retry = retry
         self.inner = inner
         self.call = call
-        self._judge = judge
+        self._judge = results.judge if judge is None and results is not None else judge
+        self._results = results
 
     @property
     def timeout(self) -> Timeout | None:
@@ -52,7 +79,7 @@ class CallPlan:
 
     def _admitted(self) -> Plan:
         work = self._once if self._retry is None else self._tries
-        return (yield from _settled(self.outer, self.call, work))
+        return (yield from _settled(self.outer, self.call, work, self._results))
 
     def _once(self, call: Call) -> Plan:
         return (yield Attempt(call, self.outer.timeout))
@@ -62,6 +89,7 @@ class CallPlan:
         result, error = yield from self._try(tries, attempt)
         now_us = self.outer.clock.now_us()
         if tries.again(error, result, now_us):
+            yield from self._discard(error, result)
             return (yield from self.more_tries(tries))
         return tries.finish(error, result, now_us)
 
@@ -83,6 +111,12 @@ class CallPlan:
             now_us = clock.now_us()
             if not tries.again(error, result, now_us):
                 return tries.finish(error, result, now_us)
+            yield from self._discard(error, result)
+
+    def _discard(self, error: Exception | None, result: Any) -> Generator[Effect, Any, None]:
+        """Before the wait: a response that nobody will read must not hold its connection for so long."""
+        if self._results is not None and error is None:
+            yield Discard(self._results.discard, result)
 
     def _attempt_call(self, tries: Tries, now_us: int) -> AttemptCall:
         attempt = AttemptCall(self.call, self.call.attempt + tries.made, now_us)
@@ -95,7 +129,7 @@ class CallPlan:
         span = None if trace is None else trace.attempt(tries.made + 1, self._name, policy)
         error: BaseException | None = None
         try:
-            return (yield from _settled(self.inner, attempt, self._attempt)), None
+            return (yield from _settled(self.inner, attempt, self._attempt, self._results)), None
         except Exception as caught:
             error = caught
             return None, caught
@@ -113,18 +147,21 @@ class CallPlan:
         return (yield Attempt(attempt, self.timeout))
 
 
-def _settled(stage: Stage, call: Call, work: Any) -> Plan:
-    """Pass a stage, do the work as the current call, and settle with how it went."""
+def _settled(stage: Stage, call: Call, work: Any, results: Results | None) -> Plan:
+    """Pass a stage, do the work as the current call, and settle with how it went, or leave that to `results`."""
     permit = yield from stage.steps(call)
     mark = CURRENT.set(call)
     try:
         result = yield from work(call)
     except BaseException as error:
-        settle_error(permit, error)
+        settle_error(permit, error, judge_error if results is None else results.outcome)
         raise
     finally:
         CURRENT.reset(mark)
-    settle_success(permit, stage.clock.now_us())
+    if results is None:
+        settle_success(permit, stage.clock.now_us())
+    else:
+        results.keep(permit, result)
     return result
 
 

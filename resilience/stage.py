@@ -142,12 +142,12 @@ def _decided(call: Call, refusal: BaseException | None) -> str:
     return call.decision.value
 
 
-def settle_error(permit: Permit, error: BaseException) -> None:
-    """Settle a call that ended with `error`, unless it is known already what ended it."""
+def settle_error(permit: Permit, error: BaseException, judge: Callable[[Call, BaseException], Outcome] = judge_error) -> None:
+    """Settle a call that ended with `error`, unless it is known already what ended it; `judge` says what that shows."""
     call = permit.call
     if call.error is None:
         call.error = error
-    permit.settle(judge_error(call, call.error))
+    permit.settle(judge(call, call.error))
     call.error = None  # every layer has seen it, and its traceback refers back to the call
 
 

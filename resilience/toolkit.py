@@ -1,188 +1,173 @@
 """A toolkit: everything that one configuration file describes, alive.
 
-State lives by (kind, name) and outlives changes of settings; applying a document makes every state follow the new settings and
-then rebinds one reference, so that nobody sees half of a change.
+A new content of the file is read whole, validated, built beside what is in force, and put in force by rebinding one reference.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import random
 import threading
-from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
-from resilience.config import Document, LayerReference, RouteTable, read
+from resilience.clock import SYSTEM_CLOCK, Clock, to_us
+from resilience.config import Document, parse
+from resilience.config.differences import differences
+from resilience.config.source import fingerprint, has_end_mark, read_bytes
 from resilience.errors import ConfigError
 from resilience.events import ConfigLoaded, ConfigRefused, emit, held_back
 from resilience.handle import PipelineHandle
 from resilience.health import HealthSignal
-from resilience.layers.breaker import BreakerPool, CircuitBreaker
-from resilience.layers.deadline import Deadline, DeadlineState
-from resilience.layers.limiter import LimiterState, RateLimiter
-from resilience.layers.retry import Retry, RetryState
+from resilience.live import Live, absolute
 from resilience.pipeline import Pipeline
+from resilience.states import Active, States
+from resilience.status import active_status, shortened
+from resilience.watch import HANG_UP, THREAD, Job, Known, News, Watcher
 
 log = logging.getLogger("resilience")
-S = TypeVar("S")
-
-
-class Active:
-    """One configuration in force: immutable, shared by all calls that began under it."""
-
-    __slots__ = ("_routes", "document", "pipelines", "since_us", "version")
-
-    def __init__(self, version: int, document: Document, pipelines: Mapping[str, Pipeline], since_us: int) -> None:
-        self.version = version
-        self.document = document
-        self.pipelines = pipelines
-        self.since_us = since_us
-        self._routes = RouteTable(document.routes)
-
-    def find(self, method: str, path: str) -> Pipeline | None:
-        """The pipeline that guards an HTTP request, or None."""
-        rule = self._routes.find(method, path)
-        return None if rule is None or rule.pipeline is None else self.pipelines[rule.pipeline]
-
-
-class States:
-    """What is kept from one configuration to the next."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.signals: dict[str, HealthSignal] = {}
-        self.deadlines: dict[str, DeadlineState] = {}
-        self.limiters: dict[str, LimiterState] = {}
-        self.breakers: dict[str, BreakerPool] = {}
-        self.retries: dict[str, RetryState] = {}
-
-    def follow(self, document: Document) -> None:
-        """Make every state go by `document`; new ones start fresh, those no longer named let go of their signals."""
-        now_us = self.clock.now_us()
-        signals = self._follow_health(document, now_us)
-        self.signals = signals
-        for name in set(self.breakers) - set(document.breakers):
-            self.breakers.pop(name).retire(now_us)
-        for name, breaker in document.breakers.items():
-            signal = _signal(signals, breaker.health)
-            if name in self.breakers:
-                self.breakers[name].configure(breaker.settings, signal, now_us)
-            else:
-                self.breakers[name] = BreakerPool(name, breaker.settings, signal, now_us, random.random)
-        self._follow_readers(document, now_us)
-
-    def _follow_health(self, document: Document, now_us: int) -> dict[str, HealthSignal]:
-        signals: dict[str, HealthSignal] = {}
-        for name, settings in document.health.items():
-            signal = self.signals.get(name)
-            if signal is None:
-                signal = HealthSignal(name=name, clock=self.clock)
-            signal.configure(settings, now_us)
-            signals[name] = signal
-        return signals
-
-    def _follow_readers(self, document: Document, now_us: int) -> None:
-        _forget(self.limiters, document.limiters)
-        _forget(self.retries, document.retries)
-        _forget(self.deadlines, document.deadlines)
-        for name, limiter in document.limiters.items():
-            signal = _signal(self.signals, limiter.health)
-            if name in self.limiters:
-                self.limiters[name].move_to(signal, now_us)
-                self.limiters[name].configure(limiter.settings, now_us)
-            else:
-                self.limiters[name] = LimiterState(limiter.settings, signal, now_us)
-        for name, retry in document.retries.items():
-            signal = _signal(self.signals, retry.health)
-            if name in self.retries:
-                self.retries[name].configure(retry.settings, signal)
-            else:
-                self.retries[name] = RetryState(retry.settings, signal)
-        for name in document.deadlines:
-            self.deadlines.setdefault(name, DeadlineState())
-
-    def pipelines(self, document: Document) -> dict[str, Pipeline]:
-        """The pipelines of `document` over these states. A policy named in two pipelines is one layer in both."""
-        layers: dict[LayerReference, Any] = {}
-        for references in document.pipelines.values():
-            for reference in references:
-                if reference not in layers:
-                    layers[reference] = self._layer(document, reference)
-        return {
-            name: Pipeline(name, *(layers[reference] for reference in references))
-            for name, references in document.pipelines.items()
-        }
-
-    def _layer(self, document: Document, reference: LayerReference) -> Any:
-        name, clock = reference.name, self.clock
-        if reference.kind == "deadline":
-            return Deadline.over(self.deadlines[name], document.deadlines[name], name=name, clock=clock)
-        if reference.kind == "limiter":
-            return RateLimiter.over(self.limiters[name], document.limiters[name].settings, name=name, clock=clock)
-        if reference.kind == "breaker":
-            return CircuitBreaker.over(self.breakers[name], document.breakers[name].settings, name=name, clock=clock)
-        return Retry.over(self.retries[name], document.retries[name].settings, name=name, clock=clock)
-
-    def retire(self) -> None:
-        """Let go of every signal."""
-        now_us = self.clock.now_us()
-        for pool in self.breakers.values():
-            pool.retire(now_us)
-
-
-def _signal(signals: Mapping[str, HealthSignal], name: str | None) -> HealthSignal | None:
-    return None if name is None else signals[name]
-
-
-def _forget(states: dict[str, S], named: Iterable[str]) -> None:
-    for name in set(states) - set(named):
-        del states[name]
+_SETTLING_US: Final = 50_000
+"""How soon to look again at a file that is being changed."""
+_WAIT_S: Final = 5.0
+"""The longest that closing waits for a look that is under way."""
+_SHORTEST_S: Final = 0.05
+_LONGEST_S: Final = 3600.0
+_Change = tuple[Document, Document]
+"""What was in force, and what is now."""
 
 
 class Toolkit:
     """The live policies, pipelines, routes and health signals of one configuration file. Made by `load`."""
 
-    def __init__(self, path: str, document: Document, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, path: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        content = read_bytes(path)
         self.path = path
         self.clock = clock
-        self._lock = threading.Lock()
-        self._states = States(clock)
-        self._users = 0
+        self.lock = threading.Lock()
+        """Held while the file is read and put in force."""
+        self.active = Active(1, States(parse(content, path), clock))
+        self._known = Known(fingerprint(content), has_end_mark(content))
         self._last_error: str | None = None
-        self.active: Active
-        self._apply(document)
+        self._users = 0
+        self._is_closed = False
+        self._watcher: Watcher | None = None
+        self._every_us = 0
+        self._job = Job(path, self._look, self._on_hang_up)
+
+    # --- following the file ---------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Read the file again and put it in force. A file that cannot be used changes nothing.
+        """Read the file again, as it is, and put it in force. A file that cannot be used changes nothing.
 
         Raises:
-            ConfigError: what is wrong with the file; the configuration in force stays.
+            ConfigError: what is wrong with the file, and the configuration in force stays; or the toolkit is closed.
         """
+        LIVE.ensure()
+        with held_back(), self.lock:
+            self._refuse_if_closed()
+            outcome = self._take(_read(self.path))
+        self._tell(outcome)
+        if isinstance(outcome, ConfigError):
+            raise outcome
+
+    def watch(self, every_s: float = 1.0) -> None:
+        """Follow the file from now on, until the toolkit is closed.
+
+        Args:
+            every_s: seconds between two looks, 0.05 to 3600; default 1. The shortest that anybody asks for holds.
+
+        Raises:
+            ValueError: `every_s` is out of range.
+            ConfigError: the toolkit is closed.
+        """
+        if not _SHORTEST_S <= every_s <= _LONGEST_S:
+            raise ValueError(f"every_s: must be between {_SHORTEST_S:g} and {_LONGEST_S:g} seconds, got {every_s!r}")
+        LIVE.ensure()
+        self._begin_to_watch(to_us(every_s))
+        THREAD.add(self._job)
+
+    def _begin_to_watch(self, every_us: int) -> None:
+        with self.lock:
+            self._refuse_if_closed()
+            if self._watcher is None:
+                self._watcher, self._every_us = Watcher(self.path), every_us
+            self._every_us = min(self._every_us, every_us)
+        self._job.due_us = 0
+
+    def reload_on_sighup(self) -> None:
+        """Reload at once whenever this process is sent SIGHUP. A handler that was set before is still called.
+
+        The file is read in the thread that watches files, whether this one is watched or not; what is wrong with it is told as it
+        is by the watch. Servers set handlers of their own when they start worker processes: call this in the worker.
+
+        Raises:
+            RuntimeError: this is not the main thread, or the system has no SIGHUP.
+            ConfigError: the toolkit is closed.
+        """
+        LIVE.ensure()
+        self._refuse_if_closed()
+        HANG_UP.ask(self._job)
+        THREAD.add(self._job)
+
+    def keep_watching(self) -> None:
+        """See that the file is watched in this process too, were it forked in a way that Python was not told of."""
+        LIVE.ensure()
+
+    def _look(self, now_us: int) -> int | None:
+        """What the watching thread does when the file is due. Returns when it is due again."""
+        with held_back(), self.lock:
+            watcher = self._watcher
+            if watcher is None or self._is_closed:
+                return None
+            news = watcher.poll(now_us, self._known)
+            outcome = None if news is None else self._take(news)
+        if outcome is not None:
+            self._tell(outcome)
+        return now_us + (min(_SETTLING_US, self._every_us) if watcher.is_settling else self._every_us)
+
+    def _on_hang_up(self) -> None:
+        with contextlib.suppress(ConfigError):  # it has been told
+            self.reload()
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ConfigError(f"{self.path}: this toolkit is closed; load the file again")
+
+    def _take(self, news: News) -> _Change | ConfigError:
+        """Put a content in force, or note why it cannot be."""
+        before = self.active
+        if isinstance(news.content, ConfigError):
+            return self._refuse(news, news.content)
         try:
-            document = read(self.path)
+            states = States(parse(news.content, self.path), self.clock, before.states)
+            self.active = Active(before.version + 1, states, before)
         except ConfigError as error:
-            self._last_error = str(error)
-            emit([ConfigRefused(self.path, str(error))])
-            raise
-        with held_back(), self._lock:
-            self._apply(document)
-            self._last_error = None
-        self._announce(document)
+            return self._refuse(news, error)
+        except Exception as error:  # a fault of ours must not end the watch, and is as visible as one of the file
+            log.exception("%s: could not be put in force", self.path)
+            return self._refuse(news, ConfigError(f"{self.path}: could not be put in force: {error!r}"))
+        self._known = Known(news.key, has_end_mark(news.content))
+        self._last_error = None
+        return before.document, self.active.document
 
-    def _apply(self, document: Document) -> None:
-        self._states.follow(document)
-        pipelines = self._states.pipelines(document)
-        version = self.active.version + 1 if hasattr(self, "active") else 1
-        self.active = Active(version, document, pipelines, self.clock.now_us())
+    def _refuse(self, news: News, error: ConfigError) -> ConfigError:
+        self._known = Known(news.key, self._known.has_end_mark)
+        self._last_error = str(error)
+        return error
 
-    def _announce(self, document: Document) -> None:
-        """Tell of a document that has come into force, once every lock is released: an observer may look at the toolkit."""
-        emit([ConfigLoaded(self.path, document.sha256)])
-        for warning in document.warnings:
+    def _tell(self, outcome: _Change | ConfigError) -> None:
+        """Tell of what was read, once every lock is released: an observer may look at the toolkit."""
+        if isinstance(outcome, ConfigError):
+            emit([ConfigRefused(self.path, str(outcome))])
+            return
+        old, new = outcome
+        found = differences(old, new)
+        emit([ConfigLoaded(self.path, new.sha256, found.added, found.removed, found.restarted)])
+        for warning in new.warnings:
             log.warning("%s", warning)
+
+    # --- what it holds --------------------------------------------------------------------------------------------------------
 
     def pipeline(self, name: str) -> PipelineHandle:
         """A handle on the pipeline called `name`; it follows changes of the configuration.
@@ -190,6 +175,7 @@ class Toolkit:
         Raises:
             ConfigError: there is no such pipeline now.
         """
+        LIVE.ensure()
         self.resolve(name)
         return PipelineHandle(name, self.resolve)
 
@@ -207,37 +193,39 @@ class Toolkit:
         Raises:
             ConfigError: there is no such signal.
         """
-        signal = self._states.signals.get(name)
-        if signal is None:
-            raise ConfigError(f"{self.path}: has no health signal called {name!r}; it has {', '.join(self._states.signals)}")
-        return signal
+        signals = self.active.states.signals
+        if name not in signals:
+            raise ConfigError(f"{self.path}: has no health signal called {name!r}; it has {', '.join(signals)}")
+        return signals[name]
 
     def status(self) -> dict[str, Any]:
-        """What an operator wants to see: the configuration in force, the last error, and the state of every policy."""
-        active = self.active
-        policies: dict[str, dict[str, Any]] = {"deadline": {}, "limiter": {}, "breaker": {}, "retry": {}}
-        for pipeline in active.pipelines.values():
-            for layer in pipeline.layers:
-                policies[layer.kind].setdefault(layer.name, layer.status())
+        """What an operator wants to see, as plain data for JSON: the configuration in force, how old it is, what is wrong with the
+        file if it could not be used since (each fault with line and column), and the state of every policy."""
+        LIVE.ensure()
         return {
             "path": self.path,
-            "version": active.version,
-            "sha256": active.document.sha256,
-            "age_s": (self.clock.now_us() - active.since_us) / US_PER_S,
-            "last_error": self._last_error,
-            "health": {name: signal.status() for name, signal in self._states.signals.items()},
-            **{f"{kind}s" if kind != "retry" else "retries": found for kind, found in policies.items()},
+            "watched": self._watcher is not None,
+            "last_error": shortened(self._last_error),
+            **active_status(self.active, self.clock.now_us()),
         }
+
+    # --- its end --------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give up one use of the toolkit; the last one ends it. What is under way settles as before."""
-        with _live_lock:
+        with LIVE.lock:
             self._users -= 1
             if self._users > 0:
                 return
-            if _live.get(self.path) is self:
-                del _live[self.path]
-        self._states.retire()
+            LIVE.forget(self)
+        self._is_closed = True
+        HANG_UP.leave(self._job)
+        THREAD.remove(self._job)
+        with held_back():
+            has_lock = self.lock.acquire(timeout=_WAIT_S)  # a look that hangs in the file system must not hold up the end
+            self.active.states.retire()
+            if has_lock:
+                self.lock.release()
 
     def __enter__(self) -> Toolkit:
         return self
@@ -249,28 +237,46 @@ class Toolkit:
         return f"Toolkit({self.path!r}, version {self.active.version})"
 
 
-_live_lock = threading.Lock()
-_live: dict[str, Toolkit] = {}
+LIVE: Final[Live[Toolkit]] = Live()
 
 
-def load(path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> Toolkit:
+def load(path: str | os.PathLike[str], *, watch: bool = False, every_s: float = 1.0, clock: Clock = SYSTEM_CLOCK) -> Toolkit:
     """Bring the configuration file at `path` to life. One real path has one live toolkit in a process; each `load` is one use.
 
     Args:
         path: the YAML file.
-        clock: where time comes from; only the first load of a path decides.
+        watch: follow the file while the process runs. It is followed until its last user closes the toolkit, if any user asked.
+        every_s: seconds between two looks at a watched file, 0.05 to 3600; default 1. The shortest that anybody asks for holds.
+        clock: where time comes from; only the first load of a path decides. Looks go by the real time.
 
     Raises:
         ConfigError: every fault of the file, each with line and column.
+        ValueError: `every_s` is out of range.
     """
-    real = os.path.realpath(path)
-    with held_back(), _live_lock:
-        toolkit = _live.get(real)
-        is_new = toolkit is None
-        if toolkit is None:
-            toolkit = _live[real] = Toolkit(real, read(real), clock)
+    LIVE.ensure()
+    name = absolute(path)
+    with held_back(), LIVE.lock:
+        found = LIVE.find(name)
+        toolkit = found or Toolkit(name, clock)
         toolkit._users += 1
+        if found is None:
+            LIVE.add(toolkit)
         document = toolkit.active.document
-    if is_new:
-        toolkit._announce(document)
+    if found is None:
+        toolkit._tell((document, document))
+    if watch:
+        try:
+            toolkit.watch(every_s)
+        except BaseException:
+            toolkit.close()
+            raise
     return toolkit
+
+
+def _read(path: str) -> News:
+    """What is in the file, as it is."""
+    try:
+        content = read_bytes(path)
+    except ConfigError as error:
+        return News(str(error), error)
+    return News(fingerprint(content), content)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import resilience
+from tests.integrations.asgi.conversation import Conversation, run
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -26,7 +28,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (3, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (4, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +50,24 @@ def test_the_toolkit_is_read_as_shown(configured: Path, capsys: pytest.CaptureFi
     toolkit = names["toolkit"]
     assert isinstance(toolkit, resilience.Toolkit)
     toolkit.close()
+
+
+def test_the_status_is_served_as_shown(configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.applications import Starlette
+
+    from resilience.integrations.asgi import ResilienceMiddleware
+
+    monkeypatch.setenv("STATUS_TOKEN", "a-token-of-the-operator")
+    app = Starlette()
+    exec(compile(blocks("python")[3], "README.md", "exec"), {"app": app, "ResilienceMiddleware": ResilienceMiddleware})
+    guarded = app.build_middleware_stack().app  # type: ignore[attr-defined]  # within the one that answers errors
+    try:
+        talk = Conversation(guarded, "/-/resilience", headers=[("authorization", "Bearer a-token-of-the-operator")])
+        status = json.loads(run(talk.run()).body)
+        assert (talk.status, status["last_error"], list(status["limiters"])) == (200, None, ["api", "per_client"])
+        assert run(Conversation(guarded, "/-/resilience").run()).status == 401
+    finally:
+        guarded.close()
 
 
 def test_the_error_shown_is_the_error_reported(configured: Path) -> None:

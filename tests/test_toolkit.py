@@ -377,10 +377,13 @@ def test_status_tells_what_is_in_force(toolkit: Toolkit, file: File, clock: Manu
         "sha256": toolkit.active.document.sha256,
         "age_s": 90.0,
         "last_error": None,
+        "watched": False,
         "health": {"default": {"factor": 1.0, "in_incident": False, "incidents": 0}},
         "deadlines": {"api": {"default_s": 5.0, "malformed_headers": 0, "admitted": 1, "expired": 0}},
         "limiters": {
             "api": {
+                "shadow": False,
+                "remaining": 9,
                 "rate_per_s": 1.0,
                 "configured_rate_per_s": 1.0,
                 "capacity": 10.0,
@@ -394,6 +397,7 @@ def test_status_tells_what_is_in_force(toolkit: Toolkit, file: File, clock: Manu
         },
         "breakers": {
             "payments": {
+                "shadow": False,
                 "state": "closed",
                 "forced": None,
                 "generation": 1,

@@ -16,6 +16,7 @@ from typing import Final
 from source_tree import PACKAGES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGED: Final = (".lua", ".py", ".typed", ".yaml")
 
 
 def sources(root: Path) -> dict[str, str]:
@@ -23,7 +24,7 @@ def sources(root: Path) -> dict[str, str]:
     packaged = {}
     for folder, package in PACKAGES.items():
         for path in (root / folder).rglob("*"):
-            if path.suffix in (".py", ".typed", ".lua"):
+            if path.suffix in PACKAGED:
                 inside = path.relative_to(root / folder).as_posix()
                 packaged[path.relative_to(root).as_posix()] = f"{package.replace('.', '/')}/{inside}"
     return packaged
@@ -55,7 +56,7 @@ def check_sdist(sdist: Path, packaged: dict[str, str]) -> list[str]:
         members = archive.getmembers()
     faults = [f"{sdist.name}: {member.name} is a link" for member in members if member.issym() or member.islnk()]
     names = [member.name.partition("/")[2] for member in members if member.isfile()]
-    code = [name for name in names if name.endswith((".py", ".typed", ".lua"))]
+    code = [name for name in names if name.endswith(PACKAGED)]
     faults += compare(sdist.name, packaged, code)
     beside = {"CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"}
     return faults + [f"{sdist.name}: {name} is missing" for name in sorted(beside - set(names))]

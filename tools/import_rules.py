@@ -44,6 +44,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.layers:",),),
     (
         (
+            "resilience.current",
             "resilience.drivers",
             "resilience.guard",
             "resilience.handle",
@@ -55,21 +56,23 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
         ),
     ),
     (("resilience.config",), ("resilience.stores",), ("resilience.telemetry",)),
-    (("resilience.toolkit",),),
+    (("resilience.watch",),),
+    (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),
     (("resilience:",), ("resilience.leaks", "resilience.testing")),
-    (("resilience.integrations",),),
+    (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
 PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.testing")
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
+    "resilience.command": frozenset({"click", "rich"}),
     "resilience.config": frozenset({"yaml"}),
     "resilience.telemetry": frozenset({"opentelemetry"}),
     "resilience.integrations.flask": frozenset({"flask"}),
     "resilience.integrations.grpc": frozenset({"google", "grpc", "grpc_status"}),
-    "resilience.integrations.httpx": frozenset({"httpx"}),
+    "resilience.integrations.httpx": frozenset({"httpx", "httpx2"}),
     "resilience.integrations.requests": frozenset({"requests", "urllib3"}),
 }
 """What a room may import besides the standard library."""

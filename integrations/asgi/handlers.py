@@ -13,25 +13,16 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from resilience import Rejected
-from resilience.edges import CURRENT, Answer, refusal_answer
-from resilience.integrations.asgi.request import RequestCall
+from resilience.edges import answer_in_handler
 
 if TYPE_CHECKING:
     from django.http import HttpResponse
     from litestar import Response
 
 
-def _answer(error: Rejected) -> Answer:
-    """The answer, once the request knows by what it ended: breakers around it go by that, not by the status."""
-    call = CURRENT.get()
-    if isinstance(call, RequestCall) and not call.settled:
-        call.error = error
-    return refusal_answer(error, own=False)
-
-
 async def quart_refusal(error: Rejected) -> tuple[bytes, int, dict[str, str]]:
     """Quart's error handler: `app.register_error_handler(Rejected, quart_refusal)`."""
-    answer = _answer(error)
+    answer = answer_in_handler(error)
     return answer.body, answer.status, dict(answer.headers)
 
 
@@ -39,7 +30,7 @@ def litestar_refusal(request: Any, error: Rejected) -> Response[bytes]:
     """Litestar's exception handler: `exception_handlers={Rejected: litestar_refusal}`."""
     from litestar import Response  # noqa: PLC0415
 
-    answer = _answer(error)
+    answer = answer_in_handler(error)
     headers = dict(answer.headers)
     return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type"), headers=headers)
 
@@ -52,7 +43,7 @@ def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def process_exception(request: Any, error: Exception) -> HttpResponse | None:
         if not isinstance(error, Rejected):
             return None
-        answer = _answer(error)
+        answer = answer_in_handler(error)
         return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
     def passes_on(request: Any) -> Any:

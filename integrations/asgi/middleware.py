@@ -11,6 +11,7 @@ from resilience import ConfigError, Pipeline, Toolkit
 from resilience.edges import Answer, RouteSource, open_source
 from resilience.integrations.asgi.exchange import HttpExchange
 from resilience.integrations.asgi.request import own_path, send_answer
+from resilience.integrations.asgi.status import StatusPage
 from resilience.integrations.asgi.types import App, Receive, Scope, Send
 from resilience.integrations.asgi.websocket import DENIAL, WebsocketExchange
 
@@ -27,6 +28,14 @@ class ResilienceMiddleware:
         config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request, by the path
             within the application: without what the server or a mount put before it (`root_path`).
         pipeline: one pipeline made in code that guards every request instead.
+        status_path: the path within the application at which the status is served as JSON, such as "/-/resilience"; default
+            nowhere. It shows what `Toolkit.status` returns; with `pipeline`, the policies of that pipeline and their signals. It is
+            not guarded and not counted, so it answers also while every limit is used up; the application sees no request for it.
+        status_token: what `Authorization: Bearer ...` must carry to read it: at least 16 characters. Any other request gets 401.
+
+    Raises:
+        TypeError: neither or both of `config` and `pipeline` are given.
+        ValueError: `status_path` without `status_token` or the other way round, or one of them is not as it must be.
 
     A file that cannot be used stops the start: the server is told by `lifespan.startup.failed`. A server without lifespan gets 503
     for every request, and the error is logged.
@@ -38,8 +47,11 @@ class ResilienceMiddleware:
         config: str | os.PathLike[str] | Toolkit | None = None,
         *,
         pipeline: Pipeline | None = None,
+        status_path: str | None = None,
+        status_token: str | None = None,
     ) -> None:
         self.app = app
+        self._page = StatusPage.of(status_path, status_token)
         self._source: RouteSource | None = None
         self._close: Callable[[], None] | None = None
         self._error: ConfigError | None = None
@@ -55,7 +67,11 @@ class ResilienceMiddleware:
         if source is None:
             await self._refuse_to_serve(kind, scope, receive, send)
         elif kind == "http":
-            guarded = source.find(scope["method"], own_path(scope))
+            path = own_path(scope)
+            if self._page is not None and path == self._page.path:
+                await self._page.answer(scope, send, source.status)
+                return
+            guarded = source.find(scope["method"], path)
             if guarded is None:
                 await self.app(scope, receive, send)
             else:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from resilience.edges import Answer, Call
+from resilience.edges import Answer, InboundCall
 from resilience.integrations.asgi.types import Message, Scope, Send
 
 
-class RequestCall(Call):
+class RequestCall(InboundCall):
     """One HTTP request or websocket handshake. Its name is what it is, not what the client sent."""
 
     __slots__ = ("scope",)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from resilience.config.document import Document, LayerReference
+from resilience.config.doubts import warn_of_idle_policies
 from resilience.config.pipelines import Layers
 from resilience.config.report import Report
 from resilience.config.routes import RouteRule, RouteTable, split
@@ -40,12 +41,13 @@ def _report_retry(report: Report, pipeline: str, layer: LayerReference, route: i
 
 
 def warn_of_doubts(report: Report, document: Document) -> None:
-    """Warn of requests that no route guards, rules that never match, and health signals that do nothing."""
+    """Warn of requests that no route guards, rules that never match, and policies and health signals that do nothing."""
     _warn_of_gaps(report, document.routes)
     _warn_of_covered_rules(report, document.routes)
     for name in document.health:
         if name != DEFAULT_SIGNAL:
             _warn_of_idle_signal(report, document, name)
+    warn_of_idle_policies(report, document)
 
 
 def _warn_of_gaps(report: Report, routes: Sequence[RouteRule]) -> None:

@@ -11,7 +11,7 @@ from resilience.config.nodes import MappingNode, Node, ScalarNode
 from resilience.config.references import Names, follow, name_in
 from resilience.config.report import Report
 from resilience.config.routes import ANY_SEGMENT, ANY_SEGMENTS, RouteRule, split
-from resilience.config.scalars import parse_text
+from resilience.config.scalars import parse_method, parse_text
 from resilience.config.schema import MATCH_KEYS, NONE, ROUTE_KEYS
 from resilience.config.values import shown
 from resilience.config.walk import Members, dotted, found, items, known_members, mapping, merges
@@ -19,7 +19,6 @@ from resilience.config.walk import Members, dotted, found, items, known_members,
 _RULE: Final = "{match: {path: /orders}, pipeline: api}"
 _MATCH_FORM: Final = "a mapping such as {path: /orders, methods: [GET]}"
 _GRPC_SEGMENTS: Final = 2
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ENCODED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _PLACEHOLDER: Final = re.compile(r"\{.*\}|<.*>|:.+")
 
@@ -169,10 +168,10 @@ def _read_methods(report: Report, node: Node, path: str) -> frozenset[str] | Non
 
 
 def _method_fault(node: Node, seen: Collection[str]) -> str | None:
-    if not isinstance(node, ScalarNode) or node.is_null or _METHOD.fullmatch(node.text) is None:
+    if not isinstance(node, ScalarNode):
         return f"must be a method such as GET, got {found(node)}"
-    if node.text in seen:
-        return f"{shown(node.text)} is listed twice"
-    if node.text != node.text.upper():
-        return f"methods are upper-case: write {shown(node.text.upper())}"
-    return None
+    try:
+        method = parse_method(node)
+    except ValueError as error:
+        return str(error)
+    return f"{shown(method)} is listed twice" if method in seen else None

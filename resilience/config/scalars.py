@@ -17,6 +17,7 @@ from resilience.settings import Kind
 _COUNT: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _OCTAL: Final = re.compile(r"0[0-7]+")
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LONGEST_COUNT: Final = 18
 _LONGEST_NUMBER: Final = 40
 _TRUE: Final = ("true", "yes", "on", "y")
@@ -77,6 +78,20 @@ def parse_text(scalar: ScalarNode) -> str:
     if not scalar.text:
         raise ValueError("must be text, got an empty one")
     return scalar.text
+
+
+def parse_method(scalar: ScalarNode) -> str:
+    """Read an HTTP method.
+
+    Raises:
+        ValueError: it is none, or not in upper case.
+    """
+    text = scalar.text
+    if scalar.is_null or _METHOD.fullmatch(text) is None:
+        raise ValueError(f"must be a method such as GET, got {'nothing' if scalar.is_null else shown(text)}")
+    if text != text.upper():
+        raise ValueError(f"methods are upper-case: write {shown(text.upper())}")
+    return text
 
 
 def nothing(form: str) -> str:

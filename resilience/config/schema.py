@@ -48,6 +48,10 @@ class Shape(Enum):
     KEY_SOURCE = "one of a few words, or header:NAME"
     SIGNAL = "the name of a health signal, or none"
     STORE = "the name of a store"
+    PATH = "a pattern such as /orders/*"
+    METHODS = "a list such as [GET, POST]"
+    GRPC = "a pattern such as /shop.v1.Orders/*"
+    PIPELINE = "the name of a pipeline, or none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Key:
         words: the words that the value, or each item of it, can be.
         keys: the keys within, for a group.
         implied: settings that a value of the shorter form brings along unless the file gives them itself.
+        example: a value as a file may write it.
+        default: what holds without it, for a key that sets no field; any other has the default of its fields.
+        note: a rule that no option can say.
     """
 
     name: str
@@ -71,16 +78,20 @@ class Key:
     words: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
     implied: tuple[tuple[str, Any], ...] = ()
+    example: str = ""
+    default: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section of named entries. `noun` is what an entry of it is called, in pipelines and in messages."""
+    """One section of named entries. `noun` is what an entry of it is called, in pipelines and in messages; `doc` what it is for."""
 
     name: str
     noun: str
     settings: type[Any]
     keys: tuple[Key, ...]
+    doc: str
 
     @property
     def setting_fields(self) -> frozenset[str]:
@@ -108,19 +119,24 @@ class _Keys:
         shape: Shape = Shape.VALUE,
         words: tuple[str, ...] = (),
         implied: tuple[tuple[str, Any], ...] = (),
+        example: str,
+        note: str = "",
     ) -> Key:
         fields = fields or (name,)
-        return Key(name, fields, shape, tuple(self._options[name] for name in fields), words, (), implied)
+        options = tuple(self._options[name] for name in fields)
+        return Key(name, fields, shape, options, words, (), implied, example, note=note)
 
     @staticmethod
     def group(name: str, *keys: Key) -> Key:
         """A key that holds further keys."""
         fields = tuple(field for key in keys for field in key.fields)
-        return Key(name, fields, Shape.GROUP, tuple(option for key in keys for option in key.options), (), keys)
+        example = f"{{{', '.join(f'{key.name}: {key.example}' for key in keys)}}}"
+        return Key(name, fields, Shape.GROUP, tuple(option for key in keys for option in key.options), (), keys, example=example)
 
 
-def _signal(doc: str) -> Key:
-    return Key("health", ("health",), Shape.SIGNAL, (Option(Kind.TEXT, doc, optional=True),), (NONE,))
+def _signal(doc: str, default: str | None) -> Key:
+    option = Option(Kind.TEXT, doc, optional=True)
+    return Key("health", ("health",), Shape.SIGNAL, (option,), (NONE,), example=NONE, default=default)
 
 
 _health = _Keys(HealthSettings)
@@ -128,7 +144,13 @@ HEALTH: Final = Section(
     "health",
     "health signal",
     HealthSettings,
-    (_health("cut"), _health("recover"), _health("every", "every_s"), _health("floor")),
+    (
+        _health("cut", example="50%"),
+        _health("recover", example="10%"),
+        _health("every", "every_s", example="30s"),
+        _health("floor", example="10%"),
+    ),
+    "what breakers write, and limiters and retries go by; the signal called default always exists",
 )
 
 _deadline = _Keys(DeadlineSettings)
@@ -137,13 +159,14 @@ DEADLINES: Final = Section(
     "deadline",
     DeadlineSettings,
     (
-        _deadline("default", "default_s"),
-        _deadline("max", "max_s"),
-        _deadline("reserve", "reserve_s"),
-        _deadline("read", shape=Shape.NAMES, words=READ_HEADERS),
-        _deadline("write"),
-        _deadline("streams"),
+        _deadline("default", "default_s", example="5s", note="no longer than max"),
+        _deadline("max", "max_s", example="30s"),
+        _deadline("reserve", "reserve_s", example="20ms"),
+        _deadline("read", shape=Shape.NAMES, words=READ_HEADERS, example="[grpc-timeout]"),
+        _deadline("write", example="connect-timeout-ms"),
+        _deadline("streams", example="true"),
     ),
+    "how long a call may take",
 )
 
 STORE: Final = Key(
@@ -152,6 +175,8 @@ STORE: Final = Key(
     Shape.STORE,
     (Option(Kind.TEXT, "where limiter and health state lives", choices=STORES),),
     STORES,
+    example=STORES[0],
+    default=STORES[0],
 )
 
 _limiter = _Keys(RateLimiterSettings)
@@ -160,25 +185,28 @@ LIMITERS: Final = Section(
     "limiter",
     RateLimiterSettings,
     (
-        _limiter("rate", "rate_per_s"),
-        _limiter("burst"),
-        _limiter("key", shape=Shape.KEY_SOURCE, words=("client_address", "forwarded_address")),
-        _limiter("cost"),
-        _limiter("max_wait", "max_wait_s"),
-        _limiter("max_keys"),
-        _limiter("status"),
-        _limiter("fields"),
-        _limiter("trusted_proxies", shape=Shape.NETWORKS),
-        _limiter("shadow"),
-        _signal("the health signal that cuts it; not set: default"),
+        _limiter("rate", "rate_per_s", example="100/s"),
+        _limiter("burst", example="200"),
+        _limiter("key", shape=Shape.KEY_SOURCE, words=("client_address", "forwarded_address"), example="client_address"),
+        _limiter("cost", example="5"),
+        _limiter("max_wait", "max_wait_s", example="250ms"),
+        _limiter("max_keys", example="10000"),
+        _limiter("status", example="503"),
+        _limiter("fields", example="always"),
+        _limiter("trusted_proxies", shape=Shape.NETWORKS, example="[10.0.0.0/8]"),
+        _limiter("shadow", example="true"),
+        _signal("the health signal that cuts it", DEFAULT_SIGNAL),
         STORE,
         Key(
             "on_store_error",
             ("on_store_error",),
             Shape.VALUE,
             (Option(Kind.CHOICE, "what it does while its store fails", choices=("local", "open", "closed")),),
+            example="open",
+            default="local",
         ),
     ),
+    "how many calls are let through: token buckets",
 )
 
 _breaker = _Keys(CircuitBreakerSettings)
@@ -187,25 +215,26 @@ BREAKERS: Final = Section(
     "breaker",
     CircuitBreakerSettings,
     (
-        _breaker("failure_rate"),
-        _breaker("window", "window_s", "window_calls", shape=Shape.WINDOW),
-        _breaker("min_calls"),
-        _breaker("slow_call", "slow_call_s"),
-        _breaker("slow_call_rate"),
-        _breaker("consecutive_failures"),
-        _breaker("open_for", "open_for_s"),
-        _breaker("open_growth"),
-        _breaker("open_max", "open_max_s"),
-        _breaker("probes"),
-        _breaker("half_open_for", "half_open_for_s"),
-        _breaker("failed_statuses", shape=Shape.STATUSES),
-        _breaker("failed_codes", shape=Shape.NAMES, words=COUNTED_CODES),
-        _breaker("key", shape=Shape.KEY_SOURCE, words=("host", "method")),
-        _breaker("max_keys"),
-        _breaker("force"),
-        _breaker("shadow"),
-        _signal("the health signal it writes; not set: default, or none for a keyed breaker"),
+        _breaker("failure_rate", example="25%", note="above 0 %, or every call would open it"),
+        _breaker("window", "window_s", "window_calls", shape=Shape.WINDOW, example="100"),
+        _breaker("min_calls", example="50", note="at most window, where that is a count of calls"),
+        _breaker("slow_call", "slow_call_s", example="800ms"),
+        _breaker("slow_call_rate", example="80%"),
+        _breaker("consecutive_failures", example="5"),
+        _breaker("open_for", "open_for_s", example="10s"),
+        _breaker("open_growth", example="2"),
+        _breaker("open_max", "open_max_s", example="10m"),
+        _breaker("probes", example="3"),
+        _breaker("half_open_for", "half_open_for_s", example="5s"),
+        _breaker("failed_statuses", shape=Shape.STATUSES, example="[429, 500..599]"),
+        _breaker("failed_codes", shape=Shape.NAMES, words=COUNTED_CODES, example="[UNAVAILABLE, DEADLINE_EXCEEDED]"),
+        _breaker("key", shape=Shape.KEY_SOURCE, words=("host", "method"), example="host"),
+        _breaker("max_keys", example="500"),
+        _breaker("force", example="open"),
+        _breaker("shadow", example="true"),
+        _signal("the health signal it writes; not set: default, or none for a keyed breaker", None),
     ),
+    "when to stop calling what fails, and when to try it again",
 )
 
 _retry = _Keys(RetrySettings)
@@ -214,21 +243,59 @@ RETRIES: Final = Section(
     "retry",
     RetrySettings,
     (
-        _retry("attempts"),
-        _retry("backoff", "backoff_base_s", "backoff_max_s", shape=Shape.RANGE, implied=(("jitter", "none"),)),
-        _retry("jitter"),
-        _retry("on", shape=Shape.RETRY_ON, words=(*OWN_REFUSALS, *GRPC_CODES)),
-        _retry("max_advice", "max_advice_s"),
-        _Keys.group("budget", _retry("tokens", "budget_tokens"), _retry("ratio", "budget_ratio")),
-        _retry("when_nested"),
-        _signal("the health signal that slows its budget's earning; not set: default"),
+        _retry("attempts", example="4"),
+        _retry(
+            "backoff",
+            "backoff_base_s",
+            "backoff_max_s",
+            shape=Shape.RANGE,
+            implied=(("jitter", "none"),),
+            example="100ms..2s",
+            note="one duration is a constant wait, without jitter unless jitter is given",
+        ),
+        _retry("jitter", example="equal"),
+        _retry("on", shape=Shape.RETRY_ON, words=(*OWN_REFUSALS, *GRPC_CODES), example="[503, UNAVAILABLE]"),
+        _retry("methods", shape=Shape.METHODS, example="[GET, POST]"),
+        _retry("max_advice", "max_advice_s", example="10s"),
+        _Keys.group(
+            "budget",
+            _retry("tokens", "budget_tokens", example="20"),
+            _retry("ratio", "budget_ratio", example="0.2"),
+        ),
+        _retry("when_nested", example="true"),
+        _signal("the health signal that slows its budget's earning", DEFAULT_SIGNAL),
     ),
+    "what is tried again, how often and after what wait",
 )
 
 SECTIONS: Final = (HEALTH, DEADLINES, LIMITERS, BREAKERS, RETRIES)
 LAYERS: Final[Mapping[str, Section]] = {section.noun: section for section in (DEADLINES, LIMITERS, BREAKERS, RETRIES)}
 """The sections whose entries a pipeline can hold, by the word that refers to them there."""
 
-TOP_LEVEL: Final = ("version", *(section.name for section in SECTIONS), "pipelines", "routes", "store")
-ROUTE_KEYS: Final = ("match", "pipeline")
-MATCH_KEYS: Final = ("path", "methods", "grpc")
+TOP_LEVEL_DOCS: Final[Mapping[str, str]] = {
+    "version": "the version of the format",
+    **{section.name: section.doc for section in SECTIONS},
+    "pipelines": "layers in order, outermost first; those before a retry guard the whole call, those after it each attempt",
+    "routes": "which pipeline guards which requests: the first rule that matches decides, and what none matches is not guarded",
+    STORE.name: STORE.options[0].doc,
+}
+TOP_LEVEL: Final = tuple(TOP_LEVEL_DOCS)
+
+
+def _of_route(name: str, shape: Shape, doc: str, example: str, *, optional: bool = True) -> Key:
+    kind = Kind.NAMES if shape is Shape.METHODS else Kind.TEXT
+    return Key(name, (name,), shape, (Option(kind, doc, optional=optional),), example=example)
+
+
+MATCH: Final = (
+    _of_route("path", Shape.PATH, "the decoded path: * is one segment that is not empty, ** any number of them", '"/orders/**"'),
+    _of_route(
+        "methods", Shape.METHODS, "the HTTP methods it is for, upper-case; not set: all. GET does not imply HEAD", "[GET, HEAD]"
+    ),
+    _of_route("grpc", Shape.GRPC, "a gRPC method, in the place of path and methods", '"/shop.v1.Orders/*"'),
+)
+PIPELINE: Final = _of_route(
+    "pipeline", Shape.PIPELINE, "the pipeline that guards these requests; none: nothing does, on purpose", "api", optional=False
+)
+ROUTE_KEYS: Final = ("match", PIPELINE.name)
+MATCH_KEYS: Final = tuple(key.name for key in MATCH)

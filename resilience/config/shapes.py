@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from resilience.config.nodes import MappingNode, Node, ScalarNode
 from resilience.config.report import Report
-from resilience.config.scalars import nothing, parse_count, parse_flag, parse_number, parse_text
+from resilience.config.scalars import nothing, parse_count, parse_flag, parse_method, parse_number, parse_text
 from resilience.config.schema import NONE, PLANNED_STORES, STORES, Key, Shape
 from resilience.config.values import RANGE_FORM, is_number, parse_duration, parse_range, parse_rate, parse_share, shown
 from resilience.config.walk import dotted, found, items, known_members, mapping
@@ -128,7 +128,7 @@ def _read_list(report: Report, key: Key, node: Node, path: str) -> Fields | None
     listed = items(report, node, path, key.shape.value)
     if listed is None:
         return None
-    if not listed and key.shape is Shape.RETRY_ON:
+    if not listed and key.shape in _NOT_EMPTY:
         report.problem(node.position, path, "must have an item; leave the key out for the defaults")
         return None
     texts: dict[str, None] = {}
@@ -167,6 +167,10 @@ def _retry_reason(report: Report, key: Key, scalar: ScalarNode) -> str:
         known = "; it can be an HTTP status such as 503, a gRPC code such as UNAVAILABLE, " + ", ".join(OWN_REFUSALS)
         raise ValueError(f"{shown(text)} is unknown{guessed or known}")
     return text
+
+
+def _method(report: Report, key: Key, scalar: ScalarNode) -> str:
+    return parse_method(scalar)
 
 
 def _any_status(report: Report, key: Key, scalar: ScalarNode) -> str:
@@ -253,4 +257,6 @@ _ITEMS: Final[Mapping[Shape, Callable[[Report, Key, ScalarNode], str]]] = {
     Shape.RETRY_ON: _retry_reason,
     Shape.STATUSES: _any_status,
     Shape.NETWORKS: _network,
+    Shape.METHODS: _method,
 }
+_NOT_EMPTY: Final = (Shape.RETRY_ON, Shape.METHODS)

@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Final
+from stat import S_ISREG
+from typing import Final, NamedTuple
 
 from resilience.config.report import START, Position, Report
 from resilience.config.values import shown
@@ -27,17 +28,51 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ConfigError: it cannot be read, or is no regular file.
     """
-    file = Path(path)
-    name = str(path) if str(path).isprintable() else shown(str(path))
+    return read_observed(path, os.fspath(path)).content
+
+
+class Reading(NamedTuple):
+    """The content of a file, and what the system said of the open file before and after it was read."""
+
+    content: bytes
+    before: os.stat_result
+    after: os.stat_result
+
+
+def read_observed(path: str | os.PathLike[str], called: str) -> Reading:
+    """As `read_bytes`, for those who must know whether the file was at rest. `called` is its name in messages.
+
+    Raises:
+        ConfigError: it cannot be read, or is no regular file.
+    """
+    name = called if called.isprintable() else shown(called)
+    irregular = ConfigError(f"{name}: is not a regular file")
     try:
         # Asked before opening: to open a pipe would wait for its writer.
-        if not file.is_file() and file.exists():
-            raise ConfigError(f"{name}: is not a regular file")
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)
+        if not S_ISREG(Path(path).stat().st_mode):
+            raise irregular
+        with Path(path).open("rb") as opened:
+            before = os.fstat(opened.fileno())
+            if not S_ISREG(before.st_mode):
+                raise irregular
+            content = opened.read(MAX_BYTES + 1)
+            return Reading(content, before, os.fstat(opened.fileno()))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{name}: cannot be read: {reason}") from error
+        raise ConfigError(f"{name}: cannot be read: {reason(error)}") from error
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says is wrong, without the path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def has_end_mark(content: bytes) -> bool:
+    """Whether the last line that is neither blank nor a comment is `...`, YAML's mark for the end of a document."""
+    for line in reversed(content.splitlines()):
+        words = line.split()
+        if words and not words[0].startswith(b"#"):
+            return line.startswith(b"...") and words[0] == b"..."
+    return False
 
 
 def fingerprint(content: str | bytes) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
-from resilience.edges.inbound import inbound_timeout_s, read_inbound
+from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
+from resilience.edges.inbound import InboundCall, answer_in_handler, inbound_timeout_s, read_inbound
+from resilience.edges.outgoing import OutgoingCall, OutgoingRequest, host_key
 from resilience.edges.source import Guarded, RouteSource, open_source
 from resilience.errors import refusal_in
 from resilience.layers.breaker.classify import judge_code, judge_error, judge_status
@@ -21,15 +23,23 @@ __all__ = [
     "CURRENT",
     "Answer",
     "Call",
+    "Choose",
+    "Chosen",
     "Guarded",
+    "InboundCall",
     "Outcome",
+    "OutgoingCall",
+    "OutgoingPipelines",
+    "OutgoingRequest",
     "Permit",
     "RetryOn",
     "RouteSource",
     "Slot",
     "adrive",
+    "answer_in_handler",
     "drive",
     "grpc_verdict",
+    "host_key",
     "http_verdict",
     "inbound_timeout_s",
     "judge_code",

@@ -31,6 +31,12 @@ class Answer:
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
+    @property
+    def status_line(self) -> str:
+        """The status with its phrase, as WSGI wants it."""
+        known = {status.value: status.phrase for status in HTTPStatus}
+        return f"{self.status} {known.get(self.status, 'Refused')}"
+
 
 def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.random) -> Answer:
     """The answer to a request that was refused.

@@ -6,6 +6,8 @@ import re
 from typing import Final
 
 ATTEMPT_HEADER: Final = "x-retry-attempt"
+HIGHEST_ATTEMPT: Final = 999
+"""The most that is read, and so the most that is written."""
 _NUMBER = re.compile(r"[0-9]{1,3}\Z")
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from resilience.call import Call
+from resilience.call import Call, enclosing_call
+from resilience.edges.answers import Answer, refusal_answer
 from resilience.edges.attempts import ATTEMPT_HEADER, attempt_of
 from resilience.edges.source import Guarded
+from resilience.errors import Rejected
 from resilience.layers.deadline import Deadline
 from resilience.layers.timeouts import PARSERS
+
+
+class InboundCall(Call):
+    """A request that a server of ours answers. Its name is what it is, not what the client sent."""
+
+    __slots__ = ()
 
 
 def read_inbound(guarded: Guarded, call: Call, headers: Iterable[tuple[str, str]]) -> None:
@@ -31,3 +39,14 @@ def inbound_timeout_s(deadline: Deadline, headers: Iterable[tuple[str, str]]) ->
         elif earliest_s is None or timeout_s < earliest_s:
             earliest_s = timeout_s
     return earliest_s
+
+
+def answer_in_handler(error: Rejected) -> Answer:
+    """The answer to a refusal, for the error handler of a framework that answers every exception itself.
+
+    The request in progress learns by what it ended: breakers around it go by that, not by the status of the answer.
+    """
+    call = enclosing_call()
+    if isinstance(call, InboundCall):
+        call.error = error
+    return refusal_answer(error, own=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from resilience.edges.attempts import ATTEMPT_HEADER
 from resilience.errors import ConfigError
@@ -12,6 +12,7 @@ from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline
 from resilience.layers.limiter import RateLimiter
 from resilience.pipeline import Pipeline
+from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
 
 
@@ -29,8 +30,11 @@ class Guarded:
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers
         )
+        # A limit in the shadow is not in force: clients that heed the fields must not be slowed down by it.
         self.quota_limiters: tuple[RateLimiter, ...] = tuple(
-            layer for layer in pipeline.layers if isinstance(layer, RateLimiter) and layer.settings.fields == "always"
+            layer
+            for layer in pipeline.layers
+            if isinstance(layer, RateLimiter) and layer.settings.fields == "always" and not layer.settings.shadow
         )
 
 
@@ -40,6 +44,9 @@ class RouteSource(Protocol):
     def find(self, method: str, path: str) -> Guarded | None:
         """The guarded pipeline of an HTTP request, or None where it is not guarded."""
 
+    def status(self) -> dict[str, Any]:
+        """What an operator wants to see, as plain data for JSON."""
+
 
 class _OnePipeline:
     def __init__(self, pipeline: Pipeline) -> None:
@@ -47,6 +54,9 @@ class _OnePipeline:
 
     def find(self, method: str, path: str) -> Guarded | None:
         return self._guarded
+
+    def status(self) -> dict[str, Any]:
+        return pipeline_status(self._guarded.pipeline)
 
 
 class _Routes:
@@ -64,10 +74,14 @@ class _Routes:
             return None
         guarded = self._known.get(pipeline)
         if guarded is None:
+            self._toolkit.keep_watching()  # here, where it is rare: the first request in a worker process comes this way
             if active.version != self._version:
                 self._version, self._known = active.version, {}
             guarded = self._known[pipeline] = Guarded(pipeline)
         return guarded
+
+    def status(self) -> dict[str, Any]:
+        return self._toolkit.status()
 
 
 def open_source(
@@ -76,7 +90,7 @@ def open_source(
     """Find the pipelines for an integration; also returns what to call when it is closed.
 
     Args:
-        config: the path of a configuration file, or a toolkit.
+        config: the path of a configuration file, which is watched from then on, or a toolkit, which stays as its owner made it.
         pipeline: one pipeline made in code for every request instead. It must have no retry.
 
     Raises:
@@ -96,7 +110,7 @@ def open_source(
         return _Routes(config), _nothing_to_close
     if config is None:
         raise TypeError("config= must be a path or a Toolkit")
-    toolkit = load(config)
+    toolkit = load(config, watch=True)
     return _Routes(toolkit), toolkit.close
 
 

@@ -52,7 +52,17 @@ class Attempt:
         self.timeout = timeout
 
 
-Effect = Wait | Ask | Attempt
+class Discard:
+    """An effect: give up what a try returned, since there will be another. `discard` does it; in a task it is awaited."""
+
+    __slots__ = ("discard", "result")
+
+    def __init__(self, discard: Callable[[Any], Any], result: Any) -> None:
+        self.discard = discard
+        self.result = result
+
+
+Effect = Wait | Ask | Attempt | Discard
 
 
 class Layer(Protocol):

@@ -10,6 +10,7 @@ from resilience.clock import US_PER_S
 
 _GRPC_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,10}\Z")
+_MOST_IN_GRPC: Final = 99_999_999
 _NS_PER_UNIT: Final = {"H": 3_600_000_000_000, "M": 60_000_000_000, "S": 1_000_000_000, "m": 1_000_000, "u": 1_000, "n": 1}
 
 
@@ -35,6 +36,11 @@ PARSERS: Final[Mapping[str, Callable[[str], float | None]]] = {
     "connect-timeout-ms": _milliseconds_s,
 }
 """How to read each header that can bring a deadline."""
+
+
+def timeout_text(header: str, timeout_ms: int) -> str:
+    """The value that says `timeout_ms`, 1 or more, in one of these headers. `grpc-timeout` takes eight digits: more says so much."""
+    return f"{min(timeout_ms, _MOST_IN_GRPC)}m" if header == "grpc-timeout" else str(timeout_ms)
 
 
 def milliseconds_left(remaining_us: int, reserve_us: int) -> int:

@@ -51,7 +51,7 @@ def _name(event: Event) -> str:
 
 def _attributes(event: Event) -> dict[str, Any]:
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    return {f"resilience.{name}": value for name, value in fields.items() if value is not None}
+    return {f"resilience.{name}": value for name, value in fields.items() if value not in (None, ())}
 
 
 def _describe(event: Event) -> tuple[int, str]:
@@ -63,8 +63,15 @@ def _describe(event: Event) -> tuple[int, str]:
         level = logging.WARNING if event.factor < event.old_factor else logging.INFO
         return level, f"health signal {event.signal}: factor {event.old_factor:g} -> {event.factor:g} ({event.reason})"
     if isinstance(event, ConfigLoaded):
-        return logging.INFO, f"configuration {event.path} is in force (sha256 {event.sha256[:12]})"
+        return _describe_load(event)
     return logging.ERROR, f"configuration {event.path} is refused:\n{event.error[:_LONGEST]}"
+
+
+def _describe_load(event: ConfigLoaded) -> tuple[int, str]:
+    fates = (("starts fresh", event.added), ("is removed", event.removed), ("restarts in part", event.restarted))
+    lines = [f"\n  {fate}: {what}" for fate, policies in fates for what in policies]
+    level = logging.WARNING if event.removed or event.restarted else logging.INFO  # state that somebody may miss
+    return level, f"configuration {event.path} is in force (sha256 {event.sha256[:12]})" + "".join(lines)[:_LONGEST]
 
 
 def _ids(span: trace.Span) -> dict[str, str]:

@@ -211,4 +211,5 @@ def test_rules_that_never_match_are_warned_of(matches: list[str], covered: dict[
 )
 def test_signals_that_do_nothing_are_warned_of(entries: str, warnings: list[str]) -> None:
     text = f"health: {{default: {{}}, x: {{}}}}\n{entries if entries != '{}' else ''}\n"
-    assert warnings_of(load(text)) == [f"2:23: health.x: {warning}" for warning in warnings]
+    found = [warning for warning in warnings_of(load(text)) if "health.x: " in warning]
+    assert found == [f"2:23: health.x: {warning}" for warning in warnings]

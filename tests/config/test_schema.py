@@ -15,7 +15,7 @@ PROMISED = {
     LIMITERS: "rate burst key cost max_wait max_keys status fields trusted_proxies health store on_store_error shadow",
     BREAKERS: "failure_rate window min_calls slow_call slow_call_rate consecutive_failures open_for open_growth open_max "
     "probes half_open_for failed_statuses failed_codes key max_keys health force shadow",
-    RETRIES: "attempts backoff jitter on max_advice budget when_nested health",
+    RETRIES: "attempts backoff jitter on methods max_advice budget when_nested health",
 }
 
 every_section = pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)

@@ -97,6 +97,7 @@ SET = [
     ("retries", "on: [503, 429, UNAVAILABLE, rate_limited]", {"on": ("503", "429", "UNAVAILABLE", "rate_limited")}),
     ("retries", f"on: [{', '.join(GRPC_CODES)}]", {"on": tuple(GRPC_CODES)}),
     ("retries", "on: [500..504, 429]", {"on": ("500..504", "429")}),
+    ("retries", "methods: [GET, POST, M-SEARCH]", {"methods": ("GET", "POST", "M-SEARCH")}),
     ("retries", "max_advice: 5s", {"max_advice_s": 5.0}),
     ("retries", "budget: {tokens: 20, ratio: 0.5}", {"budget_tokens": 20, "budget_ratio": 0.5}),
     ("retries", "budget: {ratio: 2}", {"budget_tokens": 10, "budget_ratio": 2.0}),
@@ -351,6 +352,10 @@ def test_what_a_key_refuses(section: str, key: str, value: str, message: str) ->
             f"breakers.x.failed_codes[0]: 'OK' is unknown; it can be {', '.join(COUNTED_CODES)}",
         ),
         ("retries: {x: {on: [503, ▶503]}}", "retries.x.on[1]: '503' is listed twice"),
+        ("retries: {x: {methods: [GET, ▶GET]}}", "retries.x.methods[1]: 'GET' is listed twice"),
+        ("retries: {x: {methods: [▶post]}}", "retries.x.methods[0]: methods are upper-case: write 'POST'"),
+        ("retries: {x: {methods: [▶'G T']}}", "retries.x.methods[0]: must be a method such as GET, got 'G T'"),
+        ("retries: {x: {methods: ▶[]}}", "retries.x.methods: must have an item; leave the key out for the defaults"),
         (
             "retries: {x: {on: [▶unavailable]}}",
             "retries.x.on[0]: 'unavailable' is unknown; did you mean 'UNAVAILABLE'?",

@@ -9,8 +9,7 @@ import pytest
 
 from resilience import BreakerState, Call, CircuitBreaker, CircuitOpen, Deadline, HealthSignal, Outcome, Pipeline
 from resilience.events import BreakerChanged, Event, HealthChanged
-from resilience.layers.breaker import CircuitBreakerSettings
-from resilience.layers.breaker.machine import Machine
+from resilience.layers.breaker.machine import Ticket
 from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.testing import ManualClock, RecordingObserver
 from tests.core.helpers import Desk, attempt, fail, no_jitter, succeed
@@ -135,9 +134,12 @@ def test_a_failure_rate_of_nothing_is_refused_in_words(clock: ManualClock) -> No
 
 
 def test_a_call_as_long_as_the_bound_is_not_slow(clock: ManualClock) -> None:
-    machine = Machine("p", CircuitBreakerSettings(slow_call_s=1.0), None)
-    assert not machine.is_slow(1_000_000)
-    assert machine.is_slow(1_000_001)
+    breaker = breaker_of(clock, slow_call_s=1.0, min_calls=1)
+    pipeline = Pipeline("p", breaker)
+    pipeline.call(lambda: clock.advance(1.0))
+    assert breaker.state is CLOSED
+    pipeline.call(lambda: clock.advance(1.000_001))
+    assert breaker.state is OPEN, "half of the calls were slow"
 
 
 def test_the_count_window_forgets_slow_calls_too() -> None:
@@ -393,3 +395,39 @@ def test_a_new_key_of_a_policy_that_is_held_open_is_born_so(clock: ManualClock) 
         Desk(breaker, clock).admit("new")
     breaker.pool.single.force(None, clock.now_us())
     assert health.in_incident, "the new key holds the signal too"
+
+
+# --- slow calls, and successes that open ------------------------------------------------------------------------------
+
+
+def ended(breaker: CircuitBreaker, clock: ManualClock, ends: str) -> BreakerState:
+    """The state after calls that end as told: "." well, "s" well but slow, "x" failed and "X" failed and slow."""
+    machine = breaker.pool.single
+    for end in ends:
+        ticket = machine.admit(clock.now_us(), shadow=False)
+        assert isinstance(ticket, Ticket)
+        machine.settle(ticket, FAILED if end in "xX" else OK, end in "sX", clock.now_us())
+    return breaker.state
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        ("ss.", CLOSED),  # too few calls to judge
+        ("ss..", OPEN),  # the last of the least number of calls tips it, though it went well
+        ("s...", CLOSED),
+        ("xx..", OPEN),
+        ("x...", CLOSED),
+        ("sx..", CLOSED),  # neither share is reached
+        ("X.X.", OPEN),
+    ],
+)
+def test_a_success_that_makes_up_the_least_number_of_calls_can_open(clock: ManualClock, ends: str, state: BreakerState) -> None:
+    breaker = breaker_of(clock, min_calls=4, failure_rate=0.5, slow_call_s=1.0, slow_call_rate=0.5)
+    assert ended(breaker, clock, ends) is state
+
+
+@pytest.mark.parametrize(("ends", "state"), [("sss", CLOSED), ("sx", CLOSED), ("xsx", CLOSED), ("sxx", OPEN), ("XX", OPEN)])
+def test_a_slow_success_is_no_failure_in_a_row(clock: ManualClock, ends: str, state: BreakerState) -> None:
+    breaker = breaker_of(clock, min_calls=99, consecutive_failures=2, slow_call_s=1.0)
+    assert ended(breaker, clock, ends) is state

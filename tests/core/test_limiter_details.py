@@ -306,6 +306,38 @@ def test_a_wait_that_is_cancelled_after_a_cut_gives_back_at_the_rate_of_then(clo
     again.cancel()
 
 
+def test_tokens_that_are_due_at_this_very_instant_are_not_given_back(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=1, max_wait_s=10.0, clock=clock)
+    assert admitted(limiter, clock, 1) == 1
+    waiters = [reserve(limiter, call_at(clock)) for _ in range(2)]
+    clock.advance(1.0)
+    for waiter in waiters:
+        waiter.cancel()
+    again = reserve(limiter, call_at(clock))
+    assert again.wait_s == 1.0, "the first of them stays spent, the second was not there yet"
+    again.cancel()
+
+
+def test_one_that_would_wait_too_long_is_told_of_its_own_bucket(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=2, key=lambda call: None, max_wait_s=1.0, clock=clock)
+    assert admitted(limiter, clock, 2, "alice") == 2
+    with pytest.raises(RateLimited) as refused:
+        limiter.admit(Call(key="alice", cost=2, now_us=clock.now_us()))
+    assert refused.value.quota == Quota("limiter", limit=2, window_s=2, remaining=0, available_in_s=2.0)
+
+
+def test_a_cost_on_the_call_goes_before_the_cost_function(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=10, cost=lambda call: 7, clock=clock)
+    assert [take(limiter, clock, 5) is None for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("taken", "available_in_s"), [(0, 0.0), (1, 1.0), (2, 1.0), (3, 1.0)])
+def test_the_next_token_is_told_unless_the_bucket_is_full(clock: ManualClock, taken: int, available_in_s: float) -> None:
+    limiter = RateLimiter(1.0, burst=3, clock=clock)
+    assert admitted(limiter, clock, taken) == taken
+    assert limiter.quota(call_at(clock)).available_in_s == available_in_s
+
+
 def test_a_wait_that_is_cancelled_after_its_bucket_was_forgotten(clock: ManualClock) -> None:
     """Long after, others have taken its place in the table: it gets one again, with a bucket that is full and no fuller."""
     limiter = RateLimiter(1.0, burst=1, key=lambda call: None, max_wait_s=3.0, max_keys=20, clock=clock)

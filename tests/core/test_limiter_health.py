@@ -214,3 +214,17 @@ def test_new_health_settings_are_followed(clock: ManualClock, health: Health) ->
     clock.advance(3.0)  # a second each at 3/s, 4/s and 5/s
     assert limiter.rate_per_s == 6.0
     assert admitted(limiter, clock, 1_000) == 12
+
+
+def test_a_step_that_somebody_else_has_seen_first_counts_from_its_own_instant(clock: ManualClock) -> None:
+    """Whoever reads a signal brings it up to now; a limiter on it still has to follow."""
+    health = Health(clock, cut=0.5, recover=0.25, every_s=10.0)
+    takes, tells = (RateLimiter(1.0, burst=4, health=health.signal, clock=clock) for _ in range(2))
+    for limiter in (takes, tells):
+        assert admitted(limiter, clock, 5) == 4
+    health.cut()
+    health.release()
+    clock.advance(10.0)
+    assert health.signal.factor == 0.75
+    assert takes.state.take(None, 3, clock.now_us()) == 1_333_334, "2 are there; the third comes at three quarters of the rate"
+    assert tells.quota(Call(now_us=clock.now_us())).limit == 3

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from resilience.call import Call, Decision, Outcome
-from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock
+from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
 from resilience.errors import CircuitOpen
 from resilience.events import Event, emit
 from resilience.health import HealthSignal
@@ -177,6 +176,7 @@ class CircuitBreaker:
         self._key_of = None if key is None else key_function(key)
         self._rules = rules
         self._shadow = settings.shadow
+        self._slow_us = None if settings.slow_call_s is None else to_us(settings.slow_call_s)
         enrol(self)
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class CircuitBreaker:
         ticket = machine.closed_ticket
         if ticket is not None:
             return ticket
-        answer = machine.admit(call.now_us)
+        answer = machine.admit(call.now_us, shadow=self._shadow)
         if isinstance(answer, Refusal):
             self._refuse(call, answer)
             return None
@@ -214,14 +214,14 @@ class CircuitBreaker:
 
     def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
         machine = token.machine
-        if self._rules is None and not machine.measures_time:
+        if self._rules is None and self._slow_us is None:
             machine.settle(token, outcome, False, now_us)
             return
         if self._rules is not None:
             outcome = self._rules.judge(call, outcome)
         slow = False
-        if machine.measures_time:
-            slow = machine.is_slow((now_us if call.response_us is None else call.response_us) - call.now_us)
+        if self._slow_us is not None:  # its own and not the machine's: a call keeps what it began with
+            slow = (now_us if call.response_us is None else call.response_us) - call.now_us > self._slow_us
         machine.settle(token, outcome, slow, now_us)
 
     # --- operating and telling ---------------------------------------------------------------------------------------------
@@ -249,10 +249,20 @@ class CircuitBreaker:
         return attributes
 
     def decisions(self) -> Mapping[str, int]:
-        counts = Counter(self.pool.table.forgotten)
-        for machine in self.pool:
-            counts.update(machine.decisions())
-        return {decision.value: count for decision, count in counts.items()}
+        forgotten = self.pool.table.forgotten
+        admitted, rejected = forgotten[Decision.ADMITTED], forgotten[Decision.REJECTED]
+        probed, would_reject = forgotten[Decision.PROBE], forgotten[Decision.WOULD_REJECT]
+        for machine in self.pool:  # there may be a hundred thousand
+            admitted += machine.admitted
+            rejected += machine.rejected
+            probed += machine.probed
+            would_reject += machine.would_reject
+        return {
+            Decision.ADMITTED.value: admitted,
+            Decision.REJECTED.value: rejected,
+            Decision.PROBE.value: probed,
+            Decision.WOULD_REJECT.value: would_reject,
+        }
 
     def status(self) -> Mapping[str, Any]:
         return {**self.pool.single.status(self.clock.now_us()), "keys": len(self.pool.table), **self.decisions()}

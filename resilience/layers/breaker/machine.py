@@ -94,8 +94,6 @@ class Machine:
         self.settings = settings
         self._failure_share = round(settings.failure_rate * _SHARE)
         self._slow_share = round(settings.slow_call_rate * _SHARE)
-        self._slow_us = None if settings.slow_call_s is None else to_us(settings.slow_call_s)
-        self.measures_time = self._slow_us is not None
 
     def _new_window(self) -> Window:
         settings = self.settings
@@ -103,16 +101,16 @@ class Machine:
 
     # --- the life of a call -------------------------------------------------------------------------------------------------
 
-    def admit(self, now_us: int) -> Ticket | Refusal:
-        """Let a call through, or say why not."""
+    def admit(self, now_us: int, *, shadow: bool) -> Ticket | Refusal:
+        """Let a call through, or say why not. `shadow`: by the settings that the call began with, it passes all the same."""
         ticket = self.closed_ticket
         if ticket is not None:
             return ticket
         with self.lock:
             answer, events = self._admit(now_us)
             if isinstance(answer, Refusal):
-                self.rejected += not self.settings.shadow
-                self.would_reject += self.settings.shadow
+                self.rejected += not shadow
+                self.would_reject += shadow
         emit(events)
         return answer
 
@@ -140,10 +138,6 @@ class Machine:
                 events = self._settle_probe(ticket, outcome, slow, now_us)
         if events:
             emit(events)
-
-    def is_slow(self, duration_us: int) -> bool:
-        """Whether a call that took so long to start answering is slow."""
-        return self._slow_us is not None and duration_us > self._slow_us
 
     # --- operating ----------------------------------------------------------------------------------------------------------
 
@@ -243,7 +237,7 @@ class Machine:
             return []
         if window.failures and window.failures * _SHARE >= self._failure_share * window.calls:
             return self._open(now_us, f"{window.failures} of {window.calls} calls failed", now_us)
-        if window.slow_calls and self._slow_us is not None and window.slow_calls * _SHARE >= self._slow_share * window.calls:
+        if window.slow_calls and settings.slow_call_s is not None and window.slow_calls * _SHARE >= self._slow_share * window.calls:
             return self._open(now_us, f"{window.slow_calls} of {window.calls} calls were slow", now_us)
         return []
 
@@ -300,6 +294,8 @@ class Machine:
         open_s = min(grown_s, max(settings.open_max_s, settings.open_for_s))
         open_s *= 1.0 - _LARGEST_JITTER * self._uniform()  # earlier, never later: a fleet must not probe in step
         self._open_until_us = since_us + to_us(open_s)
+        if settings.shadow:
+            reason += "; in shadow: it refuses nothing"
         events: list[Event] = [self._turn(BreakerState.OPEN, reason)]
         self._holding = False  # a failed probe holds the signal anew, from the end of the new open time
         return events + self._mark_health(now_us)

@@ -109,7 +109,7 @@ class RateLimiter:
 
     @property
     def has_effects(self) -> bool:
-        return self._max_wait_us > 0
+        return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
         key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
@@ -121,7 +121,7 @@ class RateLimiter:
             return None
         if self._max_wait_us:
             return self._take_or_queue(call, key, cost)
-        wait_us = self.state.take(key, cost, call.now_us)
+        wait_us = self.state.take(key, cost, call.now_us, self.settings)
         if wait_us:
             self._refuse(call, key, cost, wait_us)
         return None
@@ -148,33 +148,33 @@ class RateLimiter:
         patience_us = self._max_wait_us
         if call.deadline_us is not None:
             patience_us = max(0, min(patience_us, call.deadline_us - call.now_us))
-        wait_us, due = self.state.reserve(key, cost, call.now_us, patience_us)
+        wait_us, due = self.state.reserve(key, cost, call.now_us, patience_us, self.settings)
         if wait_us == 0:
             return None
         if wait_us > patience_us:
             self._refuse(call, key, cost, wait_us)
             return None
         call.decision = Decision.QUEUED
+        if self.settings.shadow:  # it would have waited
+            return None
         return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
     def _refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
         state, settings = self.state, self.settings
-        if settings.shadow:
-            call.decision = Decision.WOULD_REJECT
-            with state.lock:
-                state.would_reject += 1
-                state.rejected -= wait_us is not None
-            return
         if wait_us is None:
             with state.lock:
-                state.rejected += 1
+                state.count_refusal(settings)
+        if settings.shadow:
+            call.decision = Decision.WOULD_REJECT
+            return
         cut = wait_us is not None and state.is_cut
+        tokens = state.clock_of(settings, call.now_us)
         raise RateLimited(
             policy=self.name,
             reason="cut" if cut else "quota",
             retry_after_s=self._retry_after_s(wait_us, cut=cut),
-            quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, call.now_us),
-            rate_per_s=state.tokens.rate_per_s,
+            quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, call.now_us, tokens),
+            rate_per_s=tokens.rate_per_s,
             status=settings.status if cut else 429,
         )
 
@@ -199,14 +199,15 @@ class RateLimiter:
 
     def quota(self, call: Call) -> Quota:
         """What the caller of `call` has left."""
-        key = self._key_for(call)
-        return self.state.quota(self.name, key, 1, call.now_us)
+        tokens = self.state.clock_of(self.settings, call.now_us)
+        return self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         quota = self.quota(call)
+        tokens = self.state.clock_of(self.settings, call.now_us)
         return {
-            "resilience.health.factor": self.state.tokens.factor_ppb / 1e9,
-            "resilience.limiter.rate": self.state.tokens.rate_per_s,
+            "resilience.health.factor": tokens.factor_ppb / 1e9,
+            "resilience.limiter.rate": tokens.rate_per_s,
             "resilience.limiter.remaining": quota.remaining,
         }
 

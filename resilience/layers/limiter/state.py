@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Hashable
+from typing import Final
 
 from resilience.clock import US_PER_S
 from resilience.errors import Quota
@@ -12,12 +14,17 @@ from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
 
+_EARLIER_KEPT: Final = 16
+_STRAGGLE_US: Final = 100_000
+"""A call may find its pipeline just before a change of settings and read the clock just after it."""
+
 
 class LimiterState:
     """Buckets of one limit; one without keys has the one of key None. Only `take`, `reserve` and `give_back` move tokens."""
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
         self.lock = threading.Lock()
+        self.settings = settings
         self.health = health
         self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
         self.table = BucketTable(settings.max_keys, self.tokens.full(0))
@@ -25,14 +32,17 @@ class LimiterState:
         self.rejected = 0
         self.queued = 0
         self.would_reject = 0
+        self._earlier: deque[tuple[TokenClock, int]] = deque(maxlen=_EARLIER_KEPT)  # each with the instant of its end, latest first
 
-    def take(self, key: Hashable | None, cost: int, now_us: int) -> int:
-        """Take `cost` tokens if they are there.
+    def take(self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None) -> int:
+        """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
 
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
         tokens, health = self.tokens, self.health
+        if settings is not self.settings:
+            tokens = self.clock_of(settings, now_us)
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
@@ -51,7 +61,7 @@ class LimiterState:
                 bucket = full
             bucket += cost * TOKEN
             if bucket > reading:
-                self.rejected += 1
+                self.count_refusal(settings or self.settings)
                 return self._wait_us(bucket, cost, now_us)
             self.admitted += 1
             if known is not None:
@@ -60,20 +70,23 @@ class LimiterState:
                 self.table.put(key, bucket, full)
             return 0
 
-    def reserve(self, key: Hashable | None, cost: int, now_us: int, patience_us: int) -> tuple[int, int]:
+    def reserve(
+        self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings | None = None
+    ) -> tuple[int, int]:
         """Take `cost` tokens if they are there, or will be within `patience_us`: first come, first served.
 
         Returns the microseconds until they are there, as `take` does, and what the token clock reads then. Nothing was taken if
         they are more than `patience_us`.
         """
         self.sync(now_us)
+        tokens = self.clock_of(settings, now_us)
         with self.lock:
-            reading = self.tokens.read(now_us)
-            full = self.tokens.full(reading)
+            reading = tokens.read(now_us)
+            full = tokens.full(reading)
             due = max(full, self.table.get(key, full)) + cost * TOKEN
             wait_us = 0 if due <= reading else self._wait_us(due, cost, now_us)
             if wait_us > patience_us:
-                self.rejected += 1
+                self.count_refusal(settings or self.settings)
                 return wait_us, due
             if wait_us:
                 self.queued += 1
@@ -83,9 +96,27 @@ class LimiterState:
                 self.table.put(key, due, full)
             return wait_us, due
 
+    def count_refusal(self, settings: RateLimiterSettings) -> None:
+        """One more that is refused, or would be. Under the lock."""
+        if settings.shadow:
+            self.would_reject += 1
+        else:
+            self.rejected += 1
+
     def _wait_us(self, due: int, cost: int, now_us: int) -> int:
         """What no bucket of the present size can hold is not waited for."""
-        return self.tokens.wait_until_us(due, now_us) if cost * TOKEN <= self.tokens.capacity else NEVER_US
+        return max(1, self.tokens.wait_until_us(due, now_us)) if cost * TOKEN <= self.tokens.capacity else NEVER_US
+
+    def clock_of(self, settings: RateLimiterSettings | None, now_us: int) -> TokenClock:
+        """The token clock of a call that began at `now_us` under `settings`: that of then, as it stood when it ended."""
+        if settings is None or settings is self.settings or not self._earlier:
+            return self.tokens
+        rate_per_s, burst = settings.exact_rate_per_s, settings.capacity
+        if not self.tokens.goes_by(rate_per_s, burst):
+            for tokens, ended_us in tuple(self._earlier):
+                if tokens.goes_by(rate_per_s, burst) and now_us - ended_us < _STRAGGLE_US:
+                    return tokens
+        return self.tokens
 
     def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
         """Return the tokens of a waiter that was cancelled before the token clock read `due`.
@@ -106,11 +137,19 @@ class LimiterState:
             with self.lock:
                 self.tokens.catch_up(now_us)
 
-    def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
-        """Go by new settings from now on. No bucket is refilled."""
+    def configure(self, settings: RateLimiterSettings, now_us: int, *, keep_calls: bool = False) -> None:
+        """Go by new settings from now on. No bucket is refilled.
+
+        With `keep_calls`, those that began in layers of the old settings are decided by what was there when these ended.
+        """
         self.sync(now_us)
         with self.lock:
-            self.tokens.configure(settings.exact_rate_per_s, settings.capacity, now_us)
+            rate_per_s, burst = settings.exact_rate_per_s, settings.capacity
+            if not self.tokens.goes_by(rate_per_s, burst):
+                if keep_calls:
+                    self._earlier.appendleft((self.tokens, now_us))
+                self.tokens = self.tokens.hand_over(rate_per_s, burst, now_us)
+            self.settings = settings
             self.table.resize(settings.max_keys)
 
     def move_to(self, health: HealthSignal | None, now_us: int) -> None:
@@ -124,9 +163,9 @@ class LimiterState:
             self.health = health
             self.tokens.follow_signal(health, now_us)
 
-    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int) -> Quota:
-        """What is left for `key`, and when so much that `cost` more fits."""
-        tokens, health = self.tokens, self.health
+    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int, tokens: TokenClock | None = None) -> Quota:
+        """What is left for `key`, and when so much that `cost` more fits. `tokens` is the clock that the call goes by."""
+        tokens, health = tokens or self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
@@ -142,7 +181,7 @@ class LimiterState:
                 limit=tokens.capacity // TOKEN,
                 window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
                 remaining=max(0, level // TOKEN),
-                available_in_s=tokens.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
+                available_in_s=self.tokens.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
             )
 
     @property

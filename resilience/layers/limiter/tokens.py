@@ -9,6 +9,7 @@ All of it is whole numbers: microseconds, and billionths of a token. Nothing is 
 
 from __future__ import annotations
 
+from copy import copy
 from fractions import Fraction
 from typing import Final
 
@@ -76,10 +77,21 @@ class TokenClock:
 
     # --- changing -------------------------------------------------------------------------------------------------------
 
-    def configure(self, rate_per_s: Fraction, burst: int, now_us: int) -> None:
-        """Refill at the old rate up to now, then go by the new one; what exceeds the new capacity is gone."""
+    def goes_by(self, rate_per_s: Fraction, burst: int) -> bool:
+        """Whether these are its settings."""
+        return rate_per_s == self._rate_per_s and burst == self.burst
+
+    def hand_over(self, rate_per_s: Fraction, burst: int, now_us: int) -> TokenClock:
+        """The clock that goes on by new settings: refilled at the old rate up to now, less what exceeds the new capacity.
+
+        This one stands still from now on, for the calls that began under it.
+        """
         self.catch_up(now_us)
-        self._turn(now_us, rate_per_s, burst, self._factor_ppb)
+        successor = copy(self)
+        successor._turn(now_us, rate_per_s, burst, self._factor_ppb)
+        self.reading = self.read(now_us)
+        self.since_us = NEVER_US
+        return successor
 
     def follow_signal(self, health: HealthSignal | None, now_us: int) -> None:
         """Go by another signal's factor from now on."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from resilience.call import Call, Decision
@@ -16,7 +16,7 @@ from resilience.health import PPB, HealthSignal
 from resilience.layers.retry.backoff import Uniform, delay_s
 from resilience.layers.retry.budget import RetryBudget
 from resilience.layers.retry.on import RetryOn
-from resilience.layers.retry.settings import RetrySettings
+from resilience.layers.retry.settings import IDEMPOTENT_METHODS, RetrySettings
 from resilience.layers.retry.verdict import DEFAULT_ON, Judge, Retryable, Verdict, function_judge
 from resilience.registry import enrol
 
@@ -54,6 +54,8 @@ class Retry:
         jitter: "full" (default), "equal", "decorrelated" or "none".
         on: exception classes to retry, or a function of the exception; default `OSError`. Refusals of ours only where named.
         on_result: says of a result that it is a failure worth another try.
+        methods: the HTTP methods that are retried; default those that are idempotent (RFC 9110). A request of another one is
+            retried only where it has an `Idempotency-Key` header.
         max_advice_s: give up when the server asks for a longer wait; default 30.
         budget: (tokens, ratio) of the retry budget: each retryable failure costs 1, each success earns `ratio`, and retries stop
             while half the tokens or less are left; default (10, 0.1).
@@ -77,6 +79,7 @@ class Retry:
         jitter: str | None = None,
         on: Retryable = DEFAULT_ON,
         on_result: Callable[[Any], bool] | None = None,
+        methods: Iterable[str] = IDEMPOTENT_METHODS,
         max_advice_s: float = 30.0,
         budget: tuple[int, float] = (10, 0.1),
         when_nested: bool = False,
@@ -91,6 +94,7 @@ class Retry:
             backoff_base_s=base_s,
             backoff_max_s=most_s,
             jitter=jitter or ("full" if isinstance(backoff_s, tuple) else "none"),
+            methods=tuple(methods),
             max_advice_s=max_advice_s,
             budget_tokens=budget[0],
             budget_ratio=budget[1],
@@ -98,6 +102,7 @@ class Retry:
         )
         self._bind(settings, RetryState(settings, health), name, clock, uniform)
         self.judge: Judge = function_judge(on, on_result)
+        self.names_errors = on is not DEFAULT_ON
 
     @classmethod
     def over(cls, state: RetryState, settings: RetrySettings, *, name: str, clock: Clock) -> Retry:
@@ -105,6 +110,7 @@ class Retry:
         layer = cls.__new__(cls)
         layer._bind(settings, state, name, clock, random.random)
         layer.judge = function_judge((*DEFAULT_ON, *layer.on.refusals), None)
+        layer.names_errors = False
         return layer
 
     def _bind(self, settings: RetrySettings, state: RetryState, name: str, clock: Clock, uniform: Uniform) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from resilience.layers.retry.on import RetryOn
 from resilience.settings import Kind, option, validate
 
 JITTERS = ("full", "equal", "decorrelated", "none")
+IDEMPOTENT_METHODS = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
+"""The HTTP methods that do no more when they are sent twice than when they are sent once (RFC 9110, 9.2.2)."""
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,11 @@ class RetrySettings:
         "RESOURCE_EXHAUSTED with a pushback, and besides them rate_limited, circuit_open, deadline",
         default=(),
     )
+    methods: tuple[str, ...] = option(
+        Kind.NAMES,
+        "HTTP methods that are retried; a request of another one only with an Idempotency-Key header",
+        default=IDEMPOTENT_METHODS,
+    )
     max_advice_s: float = option(
         Kind.DURATION, "give up when the server asks for a longer wait", default=30.0, minimum=0, maximum=3600
     )
@@ -39,6 +49,9 @@ class RetrySettings:
             RetryOn.of(self.on)
         except ValueError as error:
             raise ValueError(f"RetrySettings.on: {error}") from None
+        for method in self.methods:
+            if _METHOD.fullmatch(method) is None:
+                raise ValueError(f"RetrySettings.methods: must be upper-case HTTP methods such as GET, got {method!r}")
         if self.backoff_base_s > self.backoff_max_s:
             raise ValueError(
                 f"RetrySettings.backoff: the first wait must be at most the longest, "

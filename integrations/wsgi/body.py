@@ -1,0 +1,90 @@
+"""The body of one response, on its way from the application to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Exchange(Protocol):
+    """What a body tells of its way."""
+
+    settled: bool
+
+    def as_current(self, step: Callable[[], T]) -> T:
+        """Do one step of the application's work as the current call."""
+
+    def gives_head(self) -> None:
+        """An empty part is handed over."""
+
+    def begins(self) -> None:
+        """A part is handed over."""
+
+    def ended(self) -> None:
+        """All parts were handed over."""
+
+    def broke_off(self, error: BaseException) -> list[bytes] | None:
+        """The application raised; returns what to send instead, if that can be done."""
+
+    def closed(self) -> None:
+        """The server is done with it."""
+
+
+class Body:
+    """Passes on what the application returned. A class rather than a generator: one that is never started runs no `finally`."""
+
+    __slots__ = ("_body", "_exchange", "_parts")
+
+    def __init__(self, exchange: Exchange, body: Iterable[bytes]) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._parts: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        exchange = self._exchange
+        if exchange.settled:
+            raise StopIteration
+        try:
+            part = exchange.as_current(self._next)
+            if part:
+                exchange.begins()
+            else:
+                exchange.gives_head()
+        except StopIteration:
+            self._end()
+            raise
+        except BaseException as error:
+            instead = exchange.broke_off(error)
+            if instead is None:
+                raise
+            return b"".join(instead)
+        return part
+
+    def _next(self) -> bytes:
+        if self._parts is None:
+            self._parts = iter(self._body)
+        return next(self._parts)
+
+    def _end(self) -> None:
+        exchange = self._exchange
+        try:
+            exchange.begins()
+        except BaseException as error:
+            exchange.broke_off(error)
+            raise
+        exchange.ended()
+
+    def close(self) -> None:
+        """The server is done with the response, sent or not."""
+        exchange = self._exchange
+        close = getattr(self._body, "close", None)
+        try:
+            if close is not None:
+                exchange.as_current(close)
+        finally:
+            exchange.closed()

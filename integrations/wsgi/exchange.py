@@ -1,0 +1,258 @@
+"""One WSGI request on its way through a pipeline and the application: a slotted object that is also its `start_response`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from resilience import Rejected
+from resilience.edges import (
+    CURRENT,
+    Call,
+    Guarded,
+    Outcome,
+    Permit,
+    drive,
+    judge_error,
+    judge_status,
+    ratelimit_fields,
+    read_inbound,
+    refusal_answer,
+    refusal_in,
+    settle_error,
+)
+from resilience.integrations.wsgi.body import Body
+from resilience.integrations.wsgi.request import RequestCall, inbound_headers
+from resilience.integrations.wsgi.response import begins_event_stream, has_no_body, is_file, is_killed, status_number
+from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
+
+T = TypeVar("T")
+
+
+class HttpExchange(RequestCall):
+    """Admits the request, runs the application, settles when its response ends, answers refusals.
+
+    The application's head is kept until the first part of its body is there. Until then another can take its place, with a server
+    too that would add the headers of the second to those of the first (gunicorn does).
+
+    The call is the current one only while code of the application runs: a server that forgets `close()` leaves nothing behind in
+    its thread.
+    """
+
+    __slots__ = (
+        "_client_gone",
+        "_expired",
+        "_guarded",
+        "_has_begun",
+        "_has_given_head",
+        "_head",
+        "_permit",
+        "_start_response",
+        "_within",
+        "_write",
+    )
+    _permit: Permit
+    _write: Write  # the server's, once it has the head
+
+    def __init__(self, guarded: Guarded, environ: Environ, start_response: StartResponse) -> None:
+        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        self.environ = environ
+        self._guarded = guarded
+        self._start_response = start_response
+        self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
+        self._has_given_head = False
+        self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
+        self._client_gone = False
+        self._expired = False
+        self._within: Call | None = None
+
+    def run(self, app: App) -> Iterable[bytes]:
+        """Serve the request: returns the body of its response."""
+        guarded = self._guarded
+        found = inbound_headers(self.environ, guarded.inbound_headers)
+        if found:
+            read_inbound(guarded, self, found)
+        try:
+            self._permit = self._admitted()
+        except Rejected as refusal:
+            self._end_span()
+            return self._answer(refusal, own=True)
+        except BaseException:
+            self._end_span()
+            raise
+        try:
+            body = self.as_current(lambda: app(self.environ, self))
+            if type(body) is list or type(body) is tuple or is_file(body, self.environ):
+                # The whole of it is handed over here: the server may look at its length, or send the file by itself.
+                self.begins()
+                self.ended()
+                return body
+        except BaseException as error:
+            instead = self.broke_off(error)
+            if instead is None:
+                raise
+            return instead
+        return Body(self, body)
+
+    def _admitted(self) -> Permit:
+        pipeline = self._guarded.pipeline
+        if pipeline.begin(self):
+            return pipeline.outer.admit(self)
+        return self._recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
+
+    def _recorded(self, step: Callable[[], T]) -> T:
+        """Do one step under the call's own span, where it has one."""
+        trace = self.trace
+        if trace is None:
+            return step()
+        trace.enter()
+        try:
+            return step()
+        finally:
+            trace.exit()
+
+    def as_current(self, step: Callable[[], T]) -> T:
+        """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
+        mark = CURRENT.set(self._within or self)
+        try:
+            return self._recorded(step)
+        finally:
+            within = CURRENT.get()
+            self._within = None if within is self or self.settled else within
+            CURRENT.reset(mark)
+
+    # --- the response -------------------------------------------------------------------------------------------------------
+
+    def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Write:
+        """The application's `start_response`."""
+        try:
+            if self._head is not None and not exc_info:
+                raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
+            if self._has_given_head:  # whether it is too late is for the server to say
+                self._write = self._start_response(status, self._with_fields(headers), exc_info)
+        finally:
+            exc_info = None  # its traceback may refer to this frame
+        own_copy = [*headers]
+        self._head = status, own_copy
+        if begins_event_stream(own_copy):
+            self._release_stream()
+        return self.write
+
+    def write(self, data: bytes) -> object:
+        """What `start_response` returns, for applications that cannot return an iterable."""
+        self.begins()
+        if not self._has_given_head:
+            raise AssertionError("write was called before start_response (PEP 3333)")
+        try:
+            return self._write(data)
+        except (AssertionError, TypeError, ValueError):  # what was to be written is nothing that can be
+            raise
+        except Exception:
+            self._client_gone = True
+            raise
+
+    def gives_head(self) -> None:
+        """Give the server the head, with the first part of the body or an empty one. Without a head it makes an error of that."""
+        if self._head is not None and not self._has_given_head:
+            status, headers = self._head
+            self._write = self._start_response(status, self._with_fields(headers))
+            self._has_given_head = True
+
+    def begins(self) -> None:
+        """A part of the body is handed over."""
+        if self._has_begun:
+            return
+        self.gives_head()
+        self._has_begun = True
+        self._take_start_time()
+
+    def _take_start_time(self) -> None:
+        if self.response_us is None and (self.deadline_us is not None or self._guarded.times_start):
+            self.response_us = self._guarded.pipeline.clock.now_us()
+
+    def _with_fields(self, headers: Headers) -> Headers:
+        limiters = self._guarded.quota_limiters
+        return [*headers, *ratelimit_fields([limiter.quota(self) for limiter in limiters])] if limiters else headers
+
+    def _release_stream(self) -> None:
+        """An event stream votes now, before its first event, and its deadline ends here unless it was asked to hold."""
+        self._take_start_time()
+        self._permit.vote(self._judge(), self._guarded.pipeline.clock.now_us())
+        if not self._guarded.streams_have_deadline:
+            self.deadline_us = None
+
+    def _answer(self, refusal: Rejected, *, own: bool) -> list[bytes]:
+        answer = refusal_answer(refusal, own=own)
+        if self._has_given_head:
+            self._start_response(answer.status_line, [*answer.headers], sys.exc_info())
+        else:
+            self._start_response(answer.status_line, [*answer.headers])
+        return [] if self.environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    # --- settling -----------------------------------------------------------------------------------------------------------
+
+    def ended(self) -> None:
+        """The whole body was handed over."""
+        self._settle(lambda: self._permit.settle(self._judge()))
+
+    def closed(self) -> None:
+        """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""
+        if not self.settled:
+            self._settle(lambda: self._permit.settle(self._judge_unfinished()))
+
+    def broke_off(self, error: BaseException) -> list[bytes] | None:
+        """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
+        if self.settled:
+            return None
+        self._settle(lambda: self._settle_error(error))
+        refusal = None if self._has_begun else refusal_in(error)
+        return None if refusal is None else self._answer(refusal, own=False)
+
+    def _settle_error(self, error: BaseException) -> None:
+        if self.deadline_us is not None and self._guarded.pipeline.clock.now_us() >= self.deadline_us:
+            self._count_expired()  # that is how it ended, whoever was first to say so
+        if self.error is None and (self._client_gone or is_killed(error)):
+            self._permit.settle(Outcome.IGNORED)
+        else:
+            settle_error(self._permit, error)
+
+    def _settle(self, step: Callable[[], object]) -> None:
+        try:
+            self._recorded(step)
+        finally:
+            # What refers back to the call goes, so that it need not wait for the collector.
+            del self._permit
+            self.error = self._within = None
+            self._end_span()
+
+    def _end_span(self) -> None:
+        trace, self.trace = self.trace, None
+        if trace is not None:
+            trace.finish()
+
+    def _judge(self) -> Outcome:
+        if self._came_late():
+            self._count_expired()  # it cannot be stopped and passes, but its caller has gone
+        if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
+            return judge_error(self, self.error)
+        if self._head is None:
+            return Outcome.FAILED  # the server makes an error of that
+        self.status = status_number(self._head[0])
+        return judge_status(self.status)
+
+    def _judge_unfinished(self) -> Outcome:
+        if self._head is None:
+            is_known = self._has_begun  # a body without a head, which the server has found out
+        else:
+            is_known = self._came_late() or has_no_body(self.environ, self._head[0])
+        return self._judge() if is_known else Outcome.IGNORED
+
+    def _came_late(self) -> bool:
+        return self.deadline_us is not None and self.response_us is not None and self.response_us > self.deadline_us
+
+    def _count_expired(self) -> None:
+        timeout = self._guarded.pipeline.outer.timeout
+        if timeout is not None and not self._expired:
+            self._expired = True
+            self.error = timeout(self)

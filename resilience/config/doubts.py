@@ -1,0 +1,113 @@
+"""Warns of policies that are declared and do not do what their author may have meant them to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from resilience.config.document import Document, LayerReference
+from resilience.config.report import Report
+from resilience.config.schema import BREAKERS, LAYERS, LIMITERS
+from resilience.config.values import shown
+from resilience.config.walk import dotted
+
+_ADDRESS_KEYS: Final = ("client_address", "forwarded_address")
+_BREAKER: Final = BREAKERS.noun
+
+# Keys that a file may give without their doing anything: what makes them do something, and how to say so.
+_IDLE_KEYS: Final[Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]]] = {
+    LIMITERS.name: {
+        "trusted_proxies": (
+            lambda settings: settings.key in _ADDRESS_KEYS,
+            f"is read for key: {' and key: '.join(_ADDRESS_KEYS)} only",
+        ),
+        "max_keys": (lambda settings: settings.key is not None, "has no effect without key: there is one bucket"),
+    },
+    BREAKERS.name: {
+        "max_keys": (lambda settings: settings.key is not None, "has no effect without key: there is one breaker"),
+        "slow_call_rate": (
+            lambda settings: settings.slow_call_s is not None,
+            "has no effect without slow_call, which says when a call is slow",
+        ),
+        "open_max": (lambda settings: settings.open_growth > 1, "has no effect without an open_growth above 1"),
+    },
+}
+
+
+def warn_of_idle_policies(report: Report, document: Document) -> None:
+    """Warn of policies in no pipeline, pipelines that are in the wrong place, and settings that cannot work."""
+    _warn_of_unused(report, document)
+    _warn_of_both_ways(report, document)
+    _warn_of_addresses_in_code(report, document)
+    _warn_of_costs(report, document)
+    _warn_of_idle_keys(report, document)
+
+
+def _warn_of_unused(report: Report, document: Document) -> None:
+    used = {(layer.kind, layer.name) for layers in document.pipelines.values() for layer in layers}
+    for noun, section in LAYERS.items():
+        for name in getattr(document, section.name):
+            if (noun, name) not in used:
+                path = dotted(section.name, name)
+                report.warn(report.positions[path], path, "no pipeline has this layer, so it guards nothing")
+
+
+def _warn_of_both_ways(report: Report, document: Document) -> None:
+    """A breaker in a pipeline that a route uses and in one that only code can use takes votes of two different peers."""
+    of_code = _without_route(document)
+    inbound: dict[LayerReference, str] = {}
+    for name in [name for name in document.pipelines if name not in of_code]:
+        inbound |= {layer: name for layer in document.pipelines[name] if layer.kind == _BREAKER}
+    for name in of_code:
+        for path, layer in _layers(document, name):
+            if layer in inbound:
+                message = (
+                    f"breaker {shown(layer.name)} guards calls going out here and requests coming in by pipeline "
+                    f"{shown(inbound[layer])}, so that failures of either open it for both; give each a breaker of its own"
+                )
+                report.warn(report.positions[path], path, message)
+
+
+def _warn_of_addresses_in_code(report: Report, document: Document) -> None:
+    if not document.routes:  # then the whole application may be guarded by one pipeline, which code names
+        return
+    for name in _without_route(document):
+        for path, layer in _layers(document, name):
+            if layer.kind == LIMITERS.noun and document.limiters[layer.name].settings.key in _ADDRESS_KEYS:
+                message = (
+                    f"limiter {shown(layer.name)} goes by the client's address, but no route uses this pipeline, and calls made by "
+                    "code have no such address: they would share one bucket; is a route missing?"
+                )
+                report.warn(report.positions[path], path, message)
+
+
+def _warn_of_costs(report: Report, document: Document) -> None:
+    for name, entry in document.limiters.items():
+        cost, capacity = entry.settings.cost, entry.settings.capacity
+        if cost > capacity:
+            path = dotted(LIMITERS.name, name)
+            held = f"{capacity}" if entry.settings.burst is not None else f"{capacity} (no burst is given: one second of the rate)"
+            message = f"a call costs {cost} and a full bucket holds {held}, so every call is refused; write burst: {cost} or more"
+            # The default cost of 1 fits every bucket, so the file gives this one.
+            report.warn(report.positions[dotted(path, "cost")], dotted(path, "cost"), message)
+
+
+def _warn_of_idle_keys(report: Report, document: Document) -> None:
+    for section, keys in _IDLE_KEYS.items():
+        for name, entry in getattr(document, section).items():
+            for key, (works, message) in keys.items():
+                path = dotted(dotted(section, name), key)
+                if path in report.positions and not works(entry.settings):
+                    report.warn(report.positions[path], path, message)
+
+
+def _without_route(document: Document) -> dict[str, None]:
+    """The pipelines that only code can use, in the order of the file."""
+    routed = {rule.pipeline for rule in document.routes}
+    return {name: None for name in document.pipelines if name not in routed}
+
+
+def _layers(document: Document, pipeline: str) -> Iterator[tuple[str, LayerReference]]:
+    """The layers of a pipeline with their dotted keys."""
+    for index, layer in enumerate(document.pipelines[pipeline]):
+        yield dotted(f"{dotted('pipelines', pipeline)}[{index}]", layer.kind), layer

@@ -1,0 +1,136 @@
+"""What lives under one configuration: the state of every policy by (kind, name), and the pipelines over it.
+
+State outlives changes of settings: a new configuration is built over the same state objects, and only when all of it stands do they
+follow its settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from resilience.clock import Clock
+from resilience.config import Document, LayerReference, RouteTable
+from resilience.health import HealthSignal
+from resilience.layers.breaker import BreakerPool, CircuitBreaker
+from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.layers.deadline import Deadline, DeadlineState
+from resilience.layers.limiter import LimiterState, RateLimiter
+from resilience.layers.retry import Retry, RetryState
+from resilience.pipeline import Pipeline
+
+
+class States:
+    """The states that `document` names: those of `before` where it has them, fresh ones else.
+
+    Making it changes nothing that is in use. `follow` does, and cannot fail: it is arithmetic on settings that were validated.
+    """
+
+    def __init__(self, document: Document, clock: Clock, before: States | None = None) -> None:
+        self.document = document
+        self.clock = clock
+        now_us = clock.now_us()
+        kept = before or _Nothing
+        self.signals: Mapping[str, HealthSignal] = {
+            name: kept.signals.get(name) or HealthSignal(name=name, clock=clock) for name in document.health
+        }
+        self.deadlines: Mapping[str, DeadlineState] = {
+            name: kept.deadlines.get(name) or DeadlineState() for name in document.deadlines
+        }
+        self.limiters: Mapping[str, LimiterState] = {
+            name: kept.limiters.get(name) or LimiterState(entry.settings, self._signal(entry.health), now_us)
+            for name, entry in document.limiters.items()
+        }
+        self.breakers: Mapping[str, BreakerPool] = {
+            name: kept.breakers.get(name) or _quiet_pool(name, entry.settings, now_us) for name, entry in document.breakers.items()
+        }
+        self.retries: Mapping[str, RetryState] = {
+            name: kept.retries.get(name) or RetryState(entry.settings, self._signal(entry.health))
+            for name, entry in document.retries.items()
+        }
+
+    def _signal(self, name: str | None) -> HealthSignal | None:
+        return None if name is None else self.signals[name]
+
+    def follow(self, before: States | None) -> None:
+        """Make every state go by the document; those of `before` that it does not name let go of their signals."""
+        document, now_us = self.document, self.clock.now_us()
+        for name, settings in document.health.items():
+            self.signals[name].configure(settings, now_us)
+        for name, pool in ({} if before is None else before.breakers).items():
+            if name not in self.breakers:
+                pool.retire(now_us)
+        for name, breaker in document.breakers.items():
+            self.breakers[name].configure(breaker.settings, self._signal(breaker.health), now_us)
+        for name, limiter in document.limiters.items():
+            self.limiters[name].move_to(self._signal(limiter.health), now_us)
+            self.limiters[name].configure(limiter.settings, now_us, keep_calls=True)
+        for name, retry in document.retries.items():
+            self.retries[name].configure(retry.settings, self._signal(retry.health))
+
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The pipelines of the document over these states. A policy named in two pipelines is one layer in both."""
+        document = self.document
+        layers: dict[LayerReference, Any] = {}
+        for references in document.pipelines.values():
+            for reference in references:
+                if reference not in layers:
+                    layers[reference] = self._layer(reference)
+        return {
+            name: Pipeline(name, *(layers[reference] for reference in references))
+            for name, references in document.pipelines.items()
+        }
+
+    def _layer(self, reference: LayerReference) -> Any:
+        document, name, clock = self.document, reference.name, self.clock
+        if reference.kind == "deadline":
+            return Deadline.over(self.deadlines[name], document.deadlines[name], name=name, clock=clock)
+        if reference.kind == "limiter":
+            return RateLimiter.over(self.limiters[name], document.limiters[name].settings, name=name, clock=clock)
+        if reference.kind == "breaker":
+            return CircuitBreaker.over(self.breakers[name], document.breakers[name].settings, name=name, clock=clock)
+        return Retry.over(self.retries[name], document.retries[name].settings, name=name, clock=clock)
+
+    def retire(self) -> None:
+        """Let go of every signal."""
+        now_us = self.clock.now_us()
+        for pool in self.breakers.values():
+            pool.retire(now_us)
+
+
+class _Nothing:
+    """What is kept where nothing was before."""
+
+    signals: Mapping[str, HealthSignal] = {}
+    deadlines: Mapping[str, DeadlineState] = {}
+    limiters: Mapping[str, LimiterState] = {}
+    breakers: Mapping[str, BreakerPool] = {}
+    retries: Mapping[str, RetryState] = {}
+
+
+def _quiet_pool(name: str, settings: CircuitBreakerSettings, now_us: int) -> BreakerPool:
+    """A fresh breaker that writes no signal and is not forced until it is told to follow its settings."""
+    return BreakerPool(name, dataclasses.replace(settings, force=None), None, now_us, random.random)
+
+
+class Active:
+    """One configuration in force: immutable, shared by all calls that began under it."""
+
+    __slots__ = ("_routes", "document", "pipelines", "since_us", "states", "version")
+
+    def __init__(self, version: int, states: States, before: Active | None = None) -> None:
+        """Build all of it, and only then make the states follow: what fails has changed nothing."""
+        self.version = version
+        self.document = states.document
+        self.states = states
+        self.pipelines: Mapping[str, Pipeline] = states.pipelines()
+        self._routes = RouteTable(self.document.routes)
+        states.follow(None if before is None else before.states)
+        self.since_us = states.clock.now_us()
+
+    def find(self, method: str, path: str) -> Pipeline | None:
+        """The pipeline that guards an HTTP request, or None."""
+        rule = self._routes.find(method, path)
+        return None if rule is None or rule.pipeline is None else self.pipelines[rule.pipeline]

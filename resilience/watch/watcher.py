@@ -1,0 +1,141 @@
+"""When a file that changes is to be read: as soon as it is known to be whole, and never half.
+
+A file that was renamed into place, or that a changed link leads to, is whole when it is first seen. One that is written where it
+stands is taken when it has been quiet for a moment, and so is a new file that may have been made there: vim writes a new file under
+the old name. A file system shows the difference: a rename moves the time of change (ctime) past the time of writing (mtime). Where
+both fall into one tick of its clock, the moment is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+from resilience.clock import US_PER_S
+from resilience.config.source import has_end_mark
+from resilience.errors import ConfigError
+from resilience.watch.look import Look, Stamp, are_two_files, look, stamp
+
+QUIET_US: Final = 200_000
+"""A file written in place is whole when nothing about it has changed for so long."""
+PATIENCE_US: Final = 2 * US_PER_S
+"""One that is touched on and on is taken after so long, if it reads the same all the while that would be quiet."""
+REREAD_US: Final = 5 * US_PER_S
+"""How often the content is read though nothing seems to have changed: not every file system tells."""
+_HAS_CHANGE_TIME: Final = os.name == "posix"  # elsewhere `st_ctime` is when the file was made
+
+
+class Known(NamedTuple):
+    """What the owner of the file did with it last.
+
+    Attributes:
+        key: stands for the content that was taken in or refused last; see `Look.key`.
+        has_end_mark: whether the content in force ends with `...`.
+    """
+
+    key: str
+    has_end_mark: bool
+
+
+class News(NamedTuple):
+    """A content that the owner does not know yet, or why there is none to be had."""
+
+    key: str
+    content: bytes | ConfigError
+
+
+class Change:
+    """A change that may be going on, and since when its signs have stood still."""
+
+    __slots__ = ("_began_us", "_last", "_moved_us", "_replaced", "_same_us")
+
+    def __init__(self, seen: Look, now_us: int) -> None:
+        self._began_us = self._moved_us = self._same_us = now_us
+        self._last = seen
+        self._replaced = False
+
+    def note(self, seen: Look, now_us: int) -> None:
+        """Take in another look."""
+        if seen.stamp != self._last.stamp or not seen.is_steady:
+            self._moved_us = now_us
+        if seen.key != self._last.key:
+            self._same_us = now_us
+        self._replaced = self._replaced or are_two_files(seen.stamp, self._last.stamp)
+        self._last = seen
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether the file as last seen is whole."""
+        if not self._last.is_steady:
+            return False
+        is_patient = now_us - self._began_us >= PATIENCE_US
+        if now_us - self._same_us >= QUIET_US and (is_patient or now_us - self._moved_us >= QUIET_US):
+            return True
+        # Replaced faster than it could be quiet: nobody writes such a file slowly, and two equal looks at one are enough.
+        return is_patient and self._replaced and max(self._moved_us, self._same_us) < now_us
+
+
+class Watcher:
+    """Tells what is new in one file. It takes the time from its caller and keeps no thread."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._settled: Stamp | str | None = None
+        self._last: Look | None = None
+        self._change: Change | None = None
+        self._reread_us = 0
+        self._now_us = 0
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether something has changed that may not be whole yet: look again soon."""
+        return self._change is not None
+
+    def poll(self, now_us: int, known: Known) -> News | None:
+        """Look at the file. Costs one `stat` while nothing changes."""
+        if now_us < self._now_us:  # a clock that goes back: count every wait anew
+            self._change = None
+            self._reread_us = now_us
+        self._now_us = now_us
+        if self._change is None and now_us < self._reread_us and stamp(self.path) == self._settled:
+            return None
+        seen, before = look(self.path), self._last
+        self._last = seen
+        if not self._is_whole(seen, before, known, now_us):
+            return None
+        self._change = None
+        self._settled = seen.stamp
+        self._reread_us = now_us + REREAD_US
+        return None if seen.key == known.key else _news(self.path, seen, known)
+
+    def _is_whole(self, seen: Look, before: Look | None, known: Known, now_us: int) -> bool:
+        if self._change is None:
+            if seen.key == known.key and seen.is_steady:  # touched, or read again
+                return True
+            self._change = Change(seen, now_us)
+        else:
+            self._change.note(seen, now_us)
+        return came_whole(seen, before) or self._change.is_over(now_us)
+
+
+def came_whole(seen: Look, before: Look | None) -> bool:
+    """Whether a file that was not there at the last look cannot have been written there."""
+    if before is None or not isinstance(seen.content, bytes) or not seen.is_steady or not seen.content.strip():
+        return False
+    if seen.real != before.real:
+        return True
+    if not isinstance(seen.stamp, Stamp) or not are_two_files(seen.stamp, before.stamp):
+        return False
+    was_renamed = _HAS_CHANGE_TIME and seen.stamp.ctime_ns != seen.stamp.mtime_ns
+    return was_renamed or has_end_mark(seen.content)
+
+
+def _news(path: str, seen: Look, known: Known) -> News:
+    if known.has_end_mark and isinstance(seen.content, bytes) and not has_end_mark(seen.content):
+        return News(
+            seen.key,
+            ConfigError(
+                f"{path}: does not end with the line `...` as the file in force does, so it may be cut short; "
+                f"write that line at its end, or have it read as it is with toolkit.reload() or a restart"
+            ),
+        )
+    return News(seen.key, seen.content)
