@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
-# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, test, soak and bench;
+# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, demo-flask, test, soak and bench;
 # EXAMPLES=2000 shortens the state machines of soak.
 
 .DEFAULT_GOAL := help
@@ -13,13 +13,16 @@ python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test soak lint format types imports names reference bench mutation build smoke check clean
+.PHONY: help demo demo-flask test soak lint format types imports names reference bench mutation build smoke check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.demo ## watch a service lose its dependency, slow down and climb back (under 90 s)
 	@$(python) examples/asgi_app/demo.py $(ARGS)
+
+demo-flask: .venv/.demo-flask ## the same with the service in Flask under gunicorn
+	@$(python) examples/flask_app/demo.py $(ARGS)
 
 test: .venv/.test ## run the tests
 	@$(python) -m pytest $(ARGS)
@@ -47,8 +50,9 @@ names: .venv/.test ## write the list of public names anew, after a change that w
 reference: .venv/.test ## write the reference of the configuration file and its JSON Schema anew, after a change that was meant
 	@$(python) tools/config_reference.py --write
 
-bench: .venv/.test ## measure what the middleware costs beside a hand-fused floor
+bench: .venv/.test ## measure what the middleware costs beside a hand-fused floor, and what following a file costs
 	@$(python) benchmarks/asgi_stack.py $(ARGS)
+	@$(python) benchmarks/reload.py
 
 mutation: .venv/.test .venv/.mutation ## change the core in one place at a time and see that a test notices (15 to 30 minutes)
 	@rm -rf mutants

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from resilience.config.source import reason
+from resilience.errors import ConfigError
 from resilience.watch import THREAD
 
 _WAIT_S = 5.0
@@ -84,5 +86,12 @@ class Live(Generic[T]):
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """`path` as it stays right when the working directory changes. Links are left in it: where they lead may change."""
-    return str(Path(path).absolute())
+    """`path` as it stays right when the working directory changes. Links are left in it: where they lead may change.
+
+    Raises:
+        ConfigError: there is no working directory any more that it could start from.
+    """
+    try:
+        return str(Path(path).absolute())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be found: the working directory: {reason(error)}") from error

@@ -116,9 +116,13 @@ class Toolkit:
 
     def _look(self, now_us: int) -> int | None:
         """What the watching thread does when the file is due. Returns when it is due again."""
+        watcher = self._watcher
+        if watcher is None or self._is_closed:
+            return None
+        if watcher.is_at_rest(now_us):
+            return now_us + self._every_us
         with held_back(), self.lock:
-            watcher = self._watcher
-            if watcher is None or self._is_closed:
+            if self._is_closed:
                 return None
             news = watcher.poll(now_us, self._known)
             outcome = None if news is None else self._take(news)

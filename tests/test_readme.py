@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import resilience
 from tests.integrations.asgi.conversation import Conversation, run
+from tests.integrations.outgoing.peer import peering
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -28,7 +30,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (4, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (5, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +42,11 @@ def test_the_middleware_is_added_in_one_line(configured: Path) -> None:
     names: dict[str, object] = {"__name__": "readme"}
     exec(compile(blocks("python")[1], "README.md", "exec"), names)
     app = names["app"]
-    assert app.build_middleware_stack() is not None  # type: ignore[attr-defined]
+    guarded = app.build_middleware_stack().app  # type: ignore[attr-defined]  # within the one that answers errors
+    assert resilience.load(configured).status()["watched"]
+    resilience.load(configured).close()
+    resilience.load(configured).close()
+    guarded.close()
 
 
 def test_the_toolkit_is_read_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +74,17 @@ def test_the_status_is_served_as_shown(configured: Path, monkeypatch: pytest.Mon
         assert run(Conversation(guarded, "/-/resilience").run()).status == 401
     finally:
         guarded.close()
+
+
+def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configured: Path) -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(blocks("python")[4], "README.md", "exec"), names)
+    client, session = names["client"], names["session"]
+    with peering() as peer, client, session:
+        session.mount("http://", session.get_adapter("https://payments.example"))
+        session.trust_env = False
+        assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
+    assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
 
 
 def test_the_error_shown_is_the_error_reported(configured: Path) -> None:

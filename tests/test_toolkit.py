@@ -116,6 +116,22 @@ def test_all_ways_to_the_file_are_one(file: File, tmp_path: Path, monkeypatch: p
         toolkit.close()
 
 
+def test_a_link_that_leads_elsewhere_since_is_still_the_same_file(file: File, tmp_path: Path) -> None:
+    """As a mounted folder of Kubernetes does it: what the path led to when it was loaded is gone, and its toolkit lives on."""
+    other, link = File(tmp_path / "other.yaml"), tmp_path / "link.yaml"
+    link.symlink_to(file.path)
+    with resilience.load(link) as toolkit:
+        assert toolkit.path == str(link)
+        link.unlink()
+        link.symlink_to(other.path)
+        file.path.unlink()
+        with resilience.load(link) as by_its_name, resilience.load(other.path) as by_where_it_leads:
+            assert by_its_name is toolkit
+            assert by_where_it_leads is toolkit
+        toolkit.reload()
+        assert toolkit.status()["version"] == 2
+
+
 def test_files_of_the_same_text_are_two(file: File, tmp_path: Path) -> None:
     other = File(tmp_path / "other.yaml")
     with resilience.load(file.path) as one, resilience.load(other.path) as two:
@@ -137,6 +153,14 @@ def test_a_file_that_cannot_be_used_leaves_no_toolkit(file: File) -> None:
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read: No such file or directory"):
         resilience.load(tmp_path / "missing.yaml")
+
+
+def test_a_path_that_starts_from_nowhere_is_a_configuration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match=r"resilience\.yaml: cannot be found: the working directory: No such file or directory"):
+        resilience.load("resilience.yaml")
 
 
 def test_a_middleware_given_the_path_and_a_load_of_it_share_one_health_signal(file: File, clock: ManualClock) -> None:

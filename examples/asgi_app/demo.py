@@ -14,16 +14,25 @@ from examples.demo_kit.story import Outage
 from examples.demo_kit.verdict import Promise
 
 
-def services(files: Files) -> tuple[Service, Service]:
-    """The order service, and the payment service that it depends on."""
-    payments = Service("payments", "examples.asgi_app.payments:create_app", files.folder)
-    environment = {
+def payment_service(files: Files) -> Service:
+    """The payment service, on which every order service depends."""
+    return Service("payments", "examples.asgi_app.payments:create_app", files.folder)
+
+
+def order_environment(files: Files, payments: Service) -> dict[str, str]:
+    """What an order service is told."""
+    return {
         "PAYMENTS_URL": payments.url,
         "RESILIENCE_CONFIG": str(files.config),
         "SPANS_FILE": str(files.spans),
     }
-    orders = Service("orders", "examples.asgi_app.app:from_environment", files.folder, environment)
-    return orders, payments
+
+
+def services(files: Files) -> tuple[Service, Service]:
+    """The order service, and the payment service that it depends on."""
+    payments = payment_service(files)
+    environment = order_environment(files, payments)
+    return Service("orders", "examples.asgi_app.app:from_environment", files.folder, environment), payments
 
 
 DEMO = Demo(

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _START_WITHIN_S: Final = 30.0
 _STOP_WITHIN_S: Final = 5.0
 _LINES_SHOWN: Final = 20
+_MODULES: Final = {"uvicorn": "examples.demo_kit.serve", "gunicorn": "examples.demo_kit.serve_wsgi"}
 
 
 class StartError(Exception):
@@ -27,7 +28,7 @@ class StartError(Exception):
 
 
 class Service:
-    """An ASGI app under uvicorn in a process of its own. A context manager: the process lives inside the `with`.
+    """An app under a server in a process of its own. A context manager: the process lives inside the `with`.
 
     The port is bound here, at once, and handed over: nobody can take it in between, and requests that come before the
     service is ready wait in the socket's queue.
@@ -37,10 +38,14 @@ class Service:
         factory: of the app, as module:function.
         folder: where what it prints is kept, in NAME.log.
         environment: variables added to this process's own.
+        server: "uvicorn" for an ASGI app, "gunicorn" for a WSGI app.
     """
 
-    def __init__(self, name: str, factory: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, factory: str, folder: Path, environment: Mapping[str, str] | None = None, *, server: str = "uvicorn"
+    ) -> None:
         self.name = name
+        self._module = _MODULES[server]
         self._factory = factory
         self._log = folder / f"{name}.log"
         self._environment = dict(environment or {})
@@ -52,7 +57,7 @@ class Service:
         descriptor = self._socket.fileno()
         with self._log.open("wb") as log, self._socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "examples.demo_kit.serve", self._factory, str(descriptor)],
+                [sys.executable, "-m", self._module, self._factory, str(descriptor)],
                 cwd=ROOT,
                 env=os.environ | self._environment,
                 stdin=subprocess.PIPE,  # held open: its end is how the service learns that this process is gone

@@ -8,18 +8,18 @@ Nagle's algorithm on, which can cost 40 ms an answer.)
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-import threading
 
 import uvicorn
+
+from examples.demo_kit.parent import end_with_parent
 
 
 def main() -> None:
     """Serve until told to stop."""
     factory, descriptor = sys.argv[1:]
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    end_with_parent(os.getpid())
     config = uvicorn.Config(
         factory,
         factory=True,
@@ -32,12 +32,6 @@ def main() -> None:
     server.run(sockets=[socket.socket(fileno=int(descriptor))])
     if not server.started:
         sys.exit(3)
-
-
-def _stop_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

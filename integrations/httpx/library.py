@@ -67,5 +67,5 @@ OWN_FAULTS: Final = (*_each("PoolTimeout"), *_each("UnsupportedProtocol"), *_eac
 
 
 def library_of(request: Request) -> Any:
-    """The library whose request this is."""
-    return next(library for library in LIBRARIES if isinstance(request, library.Request))
+    """The library whose request this is; the first one for something that only looks like a request."""
+    return next((library for library in LIBRARIES if isinstance(request, library.Request)), LIBRARIES[0])

@@ -16,11 +16,11 @@ class Exchange(Protocol):
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call."""
 
-    def gives_head(self) -> None:
-        """An empty part is handed over."""
+    def hands_over(self, part: bytes) -> None:
+        """The server is about to get a part."""
 
     def begins(self) -> None:
-        """A part is handed over."""
+        """The response begins, with a part or without."""
 
     def ended(self) -> None:
         """All parts were handed over."""
@@ -35,26 +35,24 @@ class Exchange(Protocol):
 class Body:
     """Passes on what the application returned. A class rather than a generator: one that is never started runs no `finally`."""
 
-    __slots__ = ("_body", "_exchange", "_parts")
+    __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
 
     def __init__(self, exchange: Exchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
         self._parts: Iterator[bytes] | None = None
+        self._is_replaced = False
 
     def __iter__(self) -> Body:
         return self
 
     def __next__(self) -> bytes:
-        exchange = self._exchange
-        if exchange.settled:
+        if self._is_replaced:
             raise StopIteration
+        exchange = self._exchange
         try:
             part = exchange.as_current(self._next)
-            if part:
-                exchange.begins()
-            else:
-                exchange.gives_head()
+            exchange.hands_over(part)
         except StopIteration:
             self._end()
             raise
@@ -62,6 +60,7 @@ class Body:
             instead = exchange.broke_off(error)
             if instead is None:
                 raise
+            self._is_replaced = True
             return b"".join(instead)
         return part
 
@@ -72,6 +71,8 @@ class Body:
 
     def _end(self) -> None:
         exchange = self._exchange
+        if exchange.settled:
+            return
         try:
             exchange.begins()
         except BaseException as error:

@@ -24,7 +24,7 @@ from resilience.edges import (
 )
 from resilience.integrations.wsgi.body import Body
 from resilience.integrations.wsgi.request import RequestCall, inbound_headers
-from resilience.integrations.wsgi.response import begins_event_stream, has_no_body, is_file, is_killed, status_number
+from resilience.integrations.wsgi.response import has_no_body, is_file, is_killed, looked_through, status_number
 from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ class HttpExchange(RequestCall):
         "_has_begun",
         "_has_given_head",
         "_head",
+        "_left",
         "_permit",
         "_start_response",
         "_within",
@@ -62,6 +63,7 @@ class HttpExchange(RequestCall):
         self._start_response = start_response
         self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
         self._has_given_head = False
+        self._left: int | None = None  # bytes of the body that are still to come, where its head tells its length
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
         self._client_gone = False
         self._expired = False
@@ -135,7 +137,8 @@ class HttpExchange(RequestCall):
             exc_info = None  # its traceback may refer to this frame
         own_copy = [*headers]
         self._head = status, own_copy
-        if begins_event_stream(own_copy):
+        is_event_stream, self._left = looked_through(own_copy)
+        if is_event_stream:
             self._release_stream()
         return self.write
 
@@ -152,18 +155,29 @@ class HttpExchange(RequestCall):
             self._client_gone = True
             raise
 
-    def gives_head(self) -> None:
-        """Give the server the head, with the first part of the body or an empty one. Without a head it makes an error of that."""
+    def hands_over(self, part: bytes) -> None:
+        """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
+        if part:
+            self.begins()
+        else:
+            self._give_head()
+        if self._left is not None and not self.settled:
+            self._left -= len(part)
+            if self._left <= 0:
+                self.ended()
+
+    def _give_head(self) -> None:
+        """Give the server the head. Where the application gave none, the server makes an error of that."""
         if self._head is not None and not self._has_given_head:
             status, headers = self._head
             self._write = self._start_response(status, self._with_fields(headers))
             self._has_given_head = True
 
     def begins(self) -> None:
-        """A part of the body is handed over."""
+        """The response begins: nothing can take its place any more."""
         if self._has_begun:
             return
-        self.gives_head()
+        self._give_head()
         self._has_begun = True
         self._take_start_time()
 
@@ -193,7 +207,7 @@ class HttpExchange(RequestCall):
     # --- settling -----------------------------------------------------------------------------------------------------------
 
     def ended(self) -> None:
-        """The whole body was handed over."""
+        """The whole body is handed over."""
         self._settle(lambda: self._permit.settle(self._judge()))
 
     def closed(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from resilience.integrations.wsgi.types import Environ, Headers
 
 _CONTENT_TYPE: Final = "content-type"
+_CONTENT_LENGTH: Final = "content-length"
 _EVENT_STREAM: Final = "text/event-stream"
 _WITHOUT_BODY: Final = (204, 304)
 
@@ -18,12 +19,15 @@ def status_number(status: str) -> int:
     return int(number) if len(number) == 3 and number.isascii() and number.isdigit() else 500
 
 
-def begins_event_stream(headers: Headers) -> bool:
-    """Whether the response is an event stream (HTML, "Server-sent events"), known by its content type."""
+def looked_through(headers: Headers) -> tuple[bool, int | None]:
+    """Whether the response is an event stream (HTML, "Server-sent events"), and how many bytes its body has, if that is told."""
+    is_event_stream, length = False, None
     for name, value in headers:
         if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
-            return value.lower().startswith(_EVENT_STREAM)
-    return False
+            is_event_stream = value.lower().startswith(_EVENT_STREAM)
+        elif len(name) == len(_CONTENT_LENGTH) and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
+            length = int(value)
+    return is_event_stream, length
 
 
 def has_no_body(environ: Environ, status: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from resilience.handle import PipelineHandle
 from resilience.pipeline import Pipeline
@@ -58,17 +59,17 @@ class OutgoingPipelines:
             ConfigError: the configuration has no pipeline of that name any more.
             TypeError: the function chose something else.
         """
-        chosen = self._pipeline
+        chosen: Any = self._pipeline  # a user's function may choose anything
         if callable(chosen) and not isinstance(chosen, (Pipeline, PipelineHandle)):  # which can be called too
             chosen = chosen(method, host)
         if chosen is None or isinstance(chosen, Pipeline):
             return chosen
         if isinstance(chosen, PipelineHandle):
             return chosen.current
-        if self._toolkit is None or type(chosen) is not str:
-            raise TypeError(f"pipeline= chose {chosen!r}, which is no Pipeline and no name of one in config=")
-        self._toolkit.keep_watching()
-        return self._toolkit.resolve(chosen)
+        if isinstance(chosen, str) and self._toolkit is not None:
+            self._toolkit.keep_watching()
+            return self._toolkit.resolve(chosen)
+        raise TypeError(f"pipeline= chose {chosen!r}, which is no Pipeline and no name of one in config=")
 
     def close(self) -> None:
         """Give up the configuration file, once, where this was made with a path."""

@@ -39,7 +39,7 @@ PARSERS: Final[Mapping[str, Callable[[str], float | None]]] = {
 
 
 def timeout_text(header: str, timeout_ms: int) -> str:
-    """The value that says `timeout_ms`, 1 or more, in one of these headers. `grpc-timeout` takes eight digits: more says so much."""
+    """The value that says `timeout_ms`, 1 or more, in one of these headers. What `grpc-timeout` cannot say is said as its most."""
     return f"{min(timeout_ms, _MOST_IN_GRPC)}m" if header == "grpc-timeout" else str(timeout_ms)
 
 

@@ -20,7 +20,7 @@ QUIET_US: Final = 200_000
 """A file written in place is whole when nothing about it has changed for so long."""
 PATIENCE_US: Final = 2 * US_PER_S
 """One that is touched on and on is taken after so long, if it reads the same all the while that would be quiet."""
-REREAD_US: Final = 5 * US_PER_S
+REREAD_US: Final = 10 * US_PER_S
 """How often the content is read though nothing seems to have changed: not every file system tells."""
 _HAS_CHANGE_TIME: Final = os.name == "posix"  # elsewhere `st_ctime` is when the file was made
 
@@ -90,14 +90,15 @@ class Watcher:
         """Whether something has changed that may not be whole yet: look again soon."""
         return self._change is not None
 
+    def is_at_rest(self, now_us: int) -> bool:
+        """Whether there is nothing to poll for now. All that a watched file costs while nothing changes: one `stat`."""
+        return self._now_us <= now_us < self._reread_us and self._change is None and stamp(self.path) == self._settled
+
     def poll(self, now_us: int, known: Known) -> News | None:
-        """Look at the file. Costs one `stat` while nothing changes."""
+        """Read the file, and tell what is new in it once it is whole."""
         if now_us < self._now_us:  # a clock that goes back: count every wait anew
             self._change = None
-            self._reread_us = now_us
         self._now_us = now_us
-        if self._change is None and now_us < self._reread_us and stamp(self.path) == self._settled:
-            return None
         seen, before = look(self.path), self._last
         self._last = seen
         if not self._is_whole(seen, before, known, now_us):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from resilience import Call, Decision, Outcome, Pipeline, RateLimiter, Retry
-from resilience.call import AttemptCall
+from resilience import Call, Deadline, Decision, Outcome, Pipeline, RateLimiter, Retry
+from resilience.call import CURRENT, AttemptCall
 from resilience.drivers import drive
 from resilience.layers.retry import RetrySettings
 from resilience.testing import ManualClock
@@ -79,3 +79,33 @@ def test_calls_take_no_attributes_of_their_own() -> None:
     call: Any = Call()
     with pytest.raises(AttributeError):
         call.typo = 1
+
+
+def test_a_call_within_a_retry_counts_as_one(clock: ManualClock) -> None:
+    """Whoever it calls is told how many tries were made, here and further out."""
+    outer, inner = Pipeline("outer", Retry(2, backoff_s=0.0, clock=clock)), Pipeline("inner", Deadline(9.0, clock=clock))
+    seen = []
+
+    def work() -> None:
+        call = CURRENT.get()
+        assert call is not None
+        seen.append(call.attempt)
+        raise OSError
+
+    with pytest.raises(OSError):
+        outer.call(lambda: inner.call(work))
+    assert seen == [0, 1]
+
+
+def test_a_call_that_brings_a_higher_number_keeps_it(clock: ManualClock) -> None:
+    around = Pipeline("around", Deadline(9.0, clock=clock))
+    request, within, plain = Call(), Call(), Call()
+    request.attempt, within.attempt = 2, 5
+    around.begin(request)
+    mark = CURRENT.set(request)
+    try:
+        around.begin(within)
+        around.begin(plain)
+    finally:
+        CURRENT.reset(mark)
+    assert (request.attempt, within.attempt, plain.attempt) == (2, 5, 2)

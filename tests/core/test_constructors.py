@@ -88,12 +88,15 @@ def test_each_argument_lands_where_it_is_named(make: type[Any], given: dict[str,
 
 
 def test_the_arguments_of_a_retry() -> None:
-    retry = Retry(4, backoff_s=(0.2, 3.0), jitter="equal", max_advice_s=11.0, budget=(20, 0.5), when_nested=True)
+    retry = Retry(
+        4, backoff_s=(0.2, 3.0), jitter="equal", methods=["GET", "POST"], max_advice_s=11.0, budget=(20, 0.5), when_nested=True
+    )
     assert retry.settings == RetrySettings(
         attempts=4,
         backoff_base_s=0.2,
         backoff_max_s=3.0,
         jitter="equal",
+        methods=("GET", "POST"),
         max_advice_s=11.0,
         budget_tokens=20,
         budget_ratio=0.5,
@@ -129,3 +132,17 @@ def test_one_number_is_a_constant_wait(arguments: dict[str, Any], base_s: float,
 )
 def test_the_least_calls_fit_the_window(arguments: dict[str, Any], min_calls: int) -> None:
     assert CircuitBreaker(**arguments).settings.min_calls == min_calls
+
+
+def test_a_retry_knows_whether_its_errors_were_named() -> None:
+    assert [retry.names_errors for retry in (Retry(), Retry(on=OSError), Retry(on=lambda error: True))] == [False, True, True]
+
+
+def test_the_methods_of_a_retry_are_the_idempotent_ones_unless_named() -> None:
+    assert Retry().settings.methods == ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")  # RFC 9110, 9.2.2
+
+
+@pytest.mark.parametrize("method", ["get", "G T", "Get"])
+def test_a_method_is_upper_case(method: str) -> None:
+    with pytest.raises(ValueError, match=rf"^RetrySettings\.methods: must be upper-case HTTP methods such as GET, got '{method}'$"):
+        Retry(methods=["GET", method])

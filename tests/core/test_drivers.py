@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Call, CircuitBreaker, Outcome, Pipeline, RateLimited
+from resilience import Call, CircuitBreaker, Outcome, Permit, Pipeline, RateLimited, Retry, Verdict
 from resilience.drivers import adrive, drive
 from resilience.layers.base import Ask, Wait
 from resilience.testing import ManualClock
@@ -130,6 +130,69 @@ def test_a_plan_without_work_says_so(clock: ManualClock) -> None:
         drive(pipeline.plan(Call()), clock)
     with pytest.raises(TypeError, match="this plan does work, but none was given"):
         asyncio.run(adrive(pipeline.plan(Call()), clock))
+
+
+class Kept:
+    """Takes over what tries return: whole numbers, of which 3 is good."""
+
+    def __init__(self, *, is_async: bool = False) -> None:
+        self.is_async = is_async
+        self.happened: list[str] = []
+
+    def judge(self, error: BaseException | None, result: Any) -> Verdict:
+        """Whether it is worth another."""
+        return Verdict(retryable=error is None and result != 3)
+
+    def outcome(self, call: Call, error: BaseException) -> Outcome:
+        """Of an error."""
+        self.happened.append(f"judged {error!r}")
+        return Outcome.IGNORED
+
+    def keep(self, permit: Permit, result: Any) -> None:
+        """Settled by the test."""
+        self.happened.append(f"kept {result}")
+        permit.settle(Outcome.OK)
+
+    def discard(self, result: Any) -> Any:
+        """Awaited by tasks."""
+        self.happened.append(f"discarded {result}")
+
+        return asyncio.sleep(0) if self.is_async else None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_results_that_outlive_their_tries(clock: ManualClock, is_async: bool) -> None:
+    """A result that is tried again is discarded before the wait; the last one is kept for the try and for the call."""
+    kept, results = Kept(is_async=is_async), iter([1, 2, 3])
+    pipeline = Pipeline("p", CircuitBreaker(clock=clock), Retry(jitter="none", clock=clock), CircuitBreaker(clock=clock))
+    call = Call()
+    pipeline.begin(call)
+
+    def work() -> int:
+        kept.happened.append(f"tried after {len(clock.slept_s)} waits")
+        return next(results)
+
+    async def awork() -> int:
+        return work()
+
+    plan = pipeline.plan(call, results=kept)
+    assert (asyncio.run(adrive(plan, clock, awork)) if is_async else drive(plan, clock, work)) == 3
+    assert kept.happened == [
+        *("tried after 0 waits", "kept 1", "discarded 1"),
+        *("tried after 1 waits", "kept 2", "discarded 2"),
+        *("tried after 2 waits", "kept 3", "kept 3"),
+    ]
+
+
+def test_what_an_error_shows_is_said_by_whoever_takes_the_results(clock: ManualClock) -> None:
+    kept, breaker = Kept(), CircuitBreaker(consecutive_failures=1, clock=clock)
+    pipeline = Pipeline("p", breaker)
+    call = Call()
+    pipeline.begin(call)
+    with pytest.raises(ZeroDivisionError):
+        drive(pipeline.plan(call, results=kept), clock, lambda: 1 // 0)
+    assert kept.happened == ["judged ZeroDivisionError('integer division or modulo by zero')"]
+    assert breaker.state.value == "closed"
 
 
 def test_a_plan_that_is_abandoned_settles(clock: ManualClock) -> None:

@@ -7,49 +7,21 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from examples.asgi_app.app import CONFIG
 from examples.asgi_app.demo import services
 from examples.asgi_app.payments import create_app
-from examples.demo_kit.main import Files
-from examples.demo_kit.shorten import write_shortened
 from examples.demo_kit.trace_tree import read_spans, tree_of
-
-ORDER = {"item": "tea", "amount_cents": 1250}
-
-
-class Shop:
-    """Both services, running."""
-
-    def __init__(self, orders: httpx.Client, payments: httpx.Client, files: Files) -> None:
-        self.orders = orders
-        self.payments = payments
-        self.files = files
-
-    def order(self, **headers: str) -> httpx.Response:
-        return self.orders.post("/orders", json=ORDER, headers=headers)
-
-    def break_payments(self, mode: str) -> None:
-        assert self.payments.put("/faults", json={"mode": mode}).status_code == 200
+from tests.examples.shop import ORDER, Shop, opened
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    files = Files(tmp_path)
-    write_shortened(CONFIG, files.config, {})
-    with ExitStack() as running:
-        orders, payments = (running.enter_context(service) for service in services(files))
-        for service in (payments, orders):
-            asyncio.run(service.wait_ready())
-        clients = [
-            running.enter_context(httpx.Client(base_url=service.url, timeout=10, trust_env=False)) for service in (orders, payments)
-        ]
-        yield Shop(clients[0], clients[1], files)
+    with opened(services, tmp_path) as running:
+        yield running
 
 
 def test_it_takes_an_order_and_gives_it_back(shop: Shop) -> None:

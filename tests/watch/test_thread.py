@@ -161,13 +161,16 @@ def test_a_process_ends_while_files_are_watched(path: Path) -> None:
 # --- whatever goes wrong ------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_is_told_once_and_ends_nothing(watch_thread: WatchThread, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("the disk is on fire"), SystemExit(1), KeyboardInterrupt()])
+def test_an_error_is_told_once_and_ends_nothing(
+    error: BaseException, watch_thread: WatchThread, caplog: pytest.LogCaptureFixture
+) -> None:
     looks: dict[str, int] = {"broken": 0, "sound": 0}
     done = threading.Event()
 
     def broken(now_us: int) -> int:
         looks["broken"] += 1
-        raise RuntimeError("the disk is on fire")
+        raise error
 
     def sound(now_us: int) -> int:
         looks["sound"] += 1

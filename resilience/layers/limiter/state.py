@@ -15,7 +15,7 @@ from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
 
 _EARLIER_KEPT: Final = 16
-_STRAGGLE_US: Final = 100_000
+_STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 
 

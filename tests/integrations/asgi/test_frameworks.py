@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpen, Pipeline, RateLimiter, Rejected
+from resilience import CircuitBreaker, Pipeline, RateLimiter, Rejected
 from resilience.integrations.asgi import ResilienceMiddleware, litestar_refusal, quart_refusal
 from tests.integrations.asgi.server import serving
-
-
-def refuse() -> None:
-    """What an outgoing pipeline does in a handler."""
-    raise CircuitOpen("payments: open", policy="payments", reason="open", retry_after_s=3.0)
+from tests.integrations.django_site import refuse, set_up
 
 
 def starlette(pipeline: Pipeline) -> Any:
@@ -107,34 +103,9 @@ def litestar_from_outside(pipeline: Pipeline) -> Any:
 
 
 def django(pipeline: Pipeline) -> Any:
-    from django.conf import settings
     from django.core.handlers.asgi import ASGIHandler
-    from django.http import HttpRequest, HttpResponse
-    from django.urls import path
 
-    def hello(request: HttpRequest) -> HttpResponse:
-        return HttpResponse("hello")
-
-    def refused(request: HttpRequest) -> None:
-        refuse()
-
-    async def refused_later(request: HttpRequest) -> None:
-        refuse()
-
-    class Urls:
-        urlpatterns = (path("hello", hello), path("refused", refused), path("refused-later", refused_later))
-
-    if not settings.configured:
-        import django as package
-
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY="for a test",
-            ROOT_URLCONF=Urls,
-            USE_TZ=True,
-            MIDDLEWARE=["resilience.integrations.asgi.django_refusals"],
-        )
-        package.setup(set_prefix=False)
+    set_up()
     return ResilienceMiddleware(ASGIHandler(), pipeline=pipeline)
 
 

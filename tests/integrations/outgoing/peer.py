@@ -38,6 +38,8 @@ class Peer:
         self.answers: deque[Answer] = deque()
         self.seen: list[Seen] = []
         self.connections = 0
+        self.asked = threading.Event()
+        """Set with the first request."""
         self.hung_up = threading.Event()
         """Set when a client has closed a connection on which it still waited for something."""
         self.over = threading.Event()
@@ -71,6 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         """Note the request and answer it."""
         headers = [(name.lower(), value) for name, value in self.headers.items()]
         self.peer.seen.append(Seen(self.command, self.path, headers, self._body()))
+        self.peer.asked.set()
         answer = self.peer.answers.popleft() if self.peer.answers else ANSWER
         answer(self)
 

@@ -12,7 +12,7 @@ from tests.integrations.outgoing.peer import Answer, Handler, Peer, says, says_n
 ENVOY = "x-envoy-expected-rq-timeout-ms"
 SOON_S = 0.08
 """A deadline that is met in real time."""
-EVENTS_S = 0.25
+EVENTS_S = 0.16
 """One that leaves time to begin."""
 
 

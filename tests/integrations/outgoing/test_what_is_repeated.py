@@ -82,7 +82,7 @@ def test_the_last_answer_is_returned_as_it_is(flavour: Flavour, peer: Peer, cloc
     assert len(peer.seen) == 3
 
 
-@pytest.mark.parametrize("status", [200, 204, 304, 400, 404, 409, 500, 501])
+@pytest.mark.parametrize("status", [204, 404, 409, 500])
 def test_other_answers_are_not_tried_again(flavour: Flavour, peer: Peer, clock: ManualClock, status: int) -> None:
     peer.will(says(status))
     assert flavour.send(retrying(clock), "GET", peer.url).status_code == status

@@ -17,7 +17,9 @@ from tests.integrations.wsgi import served_config
 ROOT: Final = Path(__file__).resolve().parents[3]
 _APP: Final = "tests.integrations.wsgi.served:app"
 _IMPORT: Final = "from tests.integrations.wsgi.served import app; "
-_GUNICORN: Final = ("-m", "gunicorn", _APP, "--bind", "fd://{fd}", "--graceful-timeout", "2", "--log-level", "warning")
+_GUNICORN: Final = (
+    *("-m", "gunicorn", _APP, "--bind", "fd://{fd}", "--graceful-timeout", "2", "--log-level", "warning", "--no-control-socket"),
+)
 _BY_NAME: Final[dict[str, tuple[str, ...]]] = {
     "gunicorn sync": _GUNICORN,
     "gunicorn gthread": (*_GUNICORN, "--worker-class", "gthread", "--threads", "8"),

@@ -297,3 +297,48 @@ def test_a_server_whose_start_response_returns_nothing_gets_one_head() -> None:
     assert list(body) == [b"a", b"b", b"c"]
     body.close()
     assert heads == ["200 OK"]
+
+
+def _of_length(length: str, *parts: bytes | BaseException) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, ("Content-Length", length)])
+        return Parts(*parts)
+
+    return app
+
+
+def test_with_the_last_byte_that_the_head_promises_the_call_is_settled_and_the_application_goes_on() -> None:
+    bench = bench_at_probe()
+    with left_open(Conversation(bench.guard(_of_length("5", b"hel", b"lo", b"", b" and more")))) as talk:
+        assert talk.next_part() == b"hel"
+        assert bench.outcome() == "held"
+        assert talk.next_part() == b"lo"
+        assert bench.outcome() == "ok"
+        assert (talk.next_part(), talk.next_part(), talk.next_part()) == (b"", b" and more", None)
+    assert bench.outcome() == "ok"
+
+
+def test_an_error_after_the_last_byte_is_the_server_s_to_hear_and_counts_no_more() -> None:
+    for error in (ValueError("while tidying up"), CircuitOpen("payments: open", policy="payments")):
+        bench = bench_at_probe()
+        talk = Conversation(bench.guard(_of_length("5", b"hello", error)))
+        with pytest.raises(type(error)):
+            talk.run()
+        assert (talk.status, talk.content, bench.outcome()) == (200, b"hello", "ok")
+
+
+@pytest.mark.parametrize("length", ["", "-1", "5.0", "\xb2", "many"])
+def test_a_length_that_is_none_promises_nothing(length: str) -> None:
+    bench = bench_at_probe()
+    with left_open(Conversation(bench.guard(_of_length(length, b"hello")), validated=False)) as talk:
+        assert talk.next_part() == b"hello"
+        assert bench.outcome() == "held"
+        assert talk.next_part() is None
+    assert bench.outcome() == "ok"
+
+
+@pytest.mark.parametrize("parts", [(), (b"",)])
+def test_a_length_of_nothing_is_met_with_the_head(parts: tuple[bytes, ...]) -> None:
+    bench = bench_at_probe()
+    talk = Conversation(bench.guard(_of_length("0", *parts))).run()
+    assert (talk.status, talk.content, bench.outcome()) == (200, b"", "ok")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import waitress
 
 from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter
 from resilience.integrations.wsgi import ResilienceMiddleware
 from resilience.testing import nothing_leaks
 from tests.integrations.asgi.server import TIMEOUT_S, Running
+from tests.integrations.wsgi import threaded
 from tests.integrations.wsgi.apps import TEXT
 from tests.integrations.wsgi.servers import serving
 from tests.integrations.wsgi.visitors import close_the_breaker, look_and_hang_up, open_the_breaker
@@ -46,23 +43,6 @@ class Endless:
             self.changed.notify_all()
 
 
-@contextmanager
-def waitress_in_a_thread(app: Any) -> Iterator[Running]:
-    """A server of this process, whose permits can be counted."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    server = waitress.create_server(app, sockets=[listener], threads=AT_ONCE, outbuf_high_watermark=65_536)
-    server.adj.asyncore_loop_timeout = 0.05  # how soon it notices that it is closed
-    thread = threading.Thread(target=server.run, name="waitress")
-    thread.start()
-    try:
-        yield Running(listener.getsockname()[1])
-    finally:
-        server.task_dispatcher.shutdown()
-        server.close()
-        thread.join(TIMEOUT_S)
-    assert not thread.is_alive(), "waitress does not stop"
-
-
 def test_no_permit_is_left_in_the_process() -> None:
     breaker = CircuitBreaker(min_calls=1)
     pipeline = Pipeline("api", Deadline(600.0), RateLimiter(1_000_000.0, 1_000_000), breaker)
@@ -78,7 +58,7 @@ def test_no_permit_is_left_in_the_process() -> None:
     Endless.given_up = 0
     with (
         nothing_leaks(wait_s=TIMEOUT_S),
-        waitress_in_a_thread(ResilienceMiddleware(app, pipeline=pipeline)) as server,
+        threaded.serving(ResilienceMiddleware(app, pipeline=pipeline), threads=AT_ONCE) as server,
         ThreadPoolExecutor(AT_ONCE) as clients,
     ):
         list(clients.map(visit, [server] * CLIENTS))
