@@ -169,7 +169,7 @@ class WatchThread:
         """Nothing that goes wrong with one file ends the watch over it, or over the others. The same is told once."""
         try:
             work(job)
-        except BaseException as error:  # noqa: BLE001 - nobody is above to take it, and the thread would end without a word
+        except BaseException as error:  # nobody is above to take it, and the thread would end without a word
             if repr(error) != job.last_error:
                 log.exception("%s: could not be looked at; the next look is in a second", job.path)
             job.last_error = repr(error)
