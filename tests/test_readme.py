@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 import resilience
+from resilience import Deadline, HealthSignal, Pipeline, RateLimiter
+from resilience.health import Hold
+from resilience.testing import ManualClock
 from tests.integrations.asgi.conversation import Conversation, run
 from tests.integrations.outgoing.peer import peering
 
@@ -30,7 +33,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (5, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (6, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +88,25 @@ def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configure
         session.trust_env = False
         assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
     assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
+
+
+def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(next(block for block in blocks("python") if "current_call" in block), "README.md", "exec"), names)
+    clock = ManualClock()
+    health = HealthSignal(clock=clock)
+    pipeline = Pipeline("api", Deadline(1.0, clock=clock), RateLimiter(10.0, health=health, clock=clock))
+
+    def seen(after_s: float = 0.0) -> list[str]:
+        with pipeline.guard():
+            clock.advance(after_s)
+            shown: list[str] = names["recommendations"]("order-7", lambda order: [f"like {order}"])
+        return shown
+
+    assert names["recommendations"]("order-7", lambda order: ["unguarded"]) == ["unguarded"]
+    assert (seen(), seen(after_s=0.9)) == (["like order-7"], [])
+    health.opened(Hold(), clock.now_us(), None)
+    assert seen() == []
 
 
 def test_the_error_shown_is_the_error_reported(configured: Path) -> None:
