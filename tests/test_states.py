@@ -340,6 +340,25 @@ def test_another_key_means_other_buckets_and_breakers(section: str, layer: str, 
     assert event.restarted == (told,)
 
 
+def test_breakers_that_no_call_reaches_any_more_hold_no_signal(service: Service) -> None:
+    settings = "min_calls: 1, open_for: 1h, health: default"
+    for key in ("", ", key: host", "", ", key: method"):
+        service.breaker(settings + key)
+        assert service.toolkit.health().in_incident is False
+        assert not service.is_refused("one")
+        service.settle(Outcome.FAILED, key="one")
+        assert service.is_refused("one")
+        assert service.toolkit.health().in_incident is True
+    counted = service.toolkit.status()["breakers"]["b"]
+    assert counted["rejected"] == 4, "what they decided stays counted"
+
+
+def test_another_key_does_not_release_what_an_operator_holds_open(service: Service) -> None:
+    for key in ("", ", key: host"):
+        service.breaker(f"force: open{key}")
+        assert service.is_refused("one")
+
+
 def test_calls_in_a_removed_pipeline_settle_where_they_were_admitted(service: Service) -> None:
     service.breaker("min_calls: 1")
     permit, pool = service.admit(), service.toolkit.active.states.breakers["b"]
@@ -405,6 +424,33 @@ def test_a_call_that_found_its_pipeline_before_a_change_is_decided_by_what_was_t
     assert service.admitted(500) == 400, "the present ones have it otherwise, and lose what the late one took"
     service.clock.advance(0.2)
     assert admitted_by(found) == 200, "a pipeline that is held on to goes by what is in force"
+
+
+@pytest.mark.parametrize(("before", "after", "burst"), [(1, 1000, 100), (1000, 1, 100), (1, 1000, 40)])
+@pytest.mark.parametrize("late_first", [True, False])
+def test_late_calls_and_present_ones_hold_the_bound_together(
+    before: int, after: int, burst: int, late_first: bool, service: Service
+) -> None:
+    service.limiter(f"rate: {before}/s, burst: 100")
+    found = service.toolkit.resolve("api")
+    service.limiter(f"rate: {after}/s, burst: {burst}")
+    service.clock.advance(0.4)
+    turns = [lambda: admitted_by(found), lambda: service.admitted(500)]
+    got = [take() for take in (turns if late_first else turns[::-1])]
+    assert sum(got) <= 100, "at one instant, a burst and no more"
+    assert sum(got) == max(burst, 100 if after == 1 else burst)
+
+
+def test_what_a_late_call_is_told_never_lies_in_the_past(service: Service) -> None:
+    service.limiter("rate: 1/s, burst: 1")
+    found = service.toolkit.resolve("api")
+    assert admitted_by(found) == 1
+    service.limiter("rate: 1000/s, burst: 1")
+    service.clock.advance(0.09)
+    with pytest.raises(RateLimited) as refused:
+        found.call(str)
+    assert refused.value.quota is not None
+    assert refused.value.quota.available_in_s >= 0
 
 
 def test_a_late_call_may_wait_for_its_turn_in_the_queue(service: Service) -> None:

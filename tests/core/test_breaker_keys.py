@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_the_table_is_bounded_and_idle_breakers_go_first(clock: ManualClock) -> 
         desk.admit(f"key {number}")  # no votes: nothing is lost with it
     assert len(breaker.pool.table) == 3
     assert desk.is_refused("dead"), "it was the longest unused, but something would have been lost with it"
+
+
+def test_a_table_that_must_become_much_smaller_does_so_a_few_at_a_time(clock: ManualClock) -> None:
+    breaker = keyed(clock, max_keys=1_000)
+    desk = Desk(breaker, clock)
+    for number in range(200):
+        desk.settle(desk.admit(f"key {number}"), OK)
+    breaker.pool.table.resize(10)
+    sizes = []
+    for number in range(40):
+        desk.settle(desk.admit(f"new {number}"), OK)
+        sizes.append(len(breaker.pool.table))
+    assert max(before - after for before, after in itertools.pairwise([200, *sizes])) < 10, "no call pays for all of them"
+    assert sizes[-1] == 10
+    assert breaker.decisions()["admitted"] == 240
 
 
 def test_where_none_is_idle_the_longest_unused_goes(clock: ManualClock) -> None:

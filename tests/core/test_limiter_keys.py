@@ -127,6 +127,18 @@ def test_fewer_places_after_a_reload(clock: ManualClock) -> None:
     assert len(limiter.state.table) <= 10
 
 
+def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels(clock: ManualClock) -> None:
+    limiter = keyed(clock, burst=2, max_keys=100)
+    names = [f"key {number}" for number in range(80)]
+    assert all(take(limiter, clock, 1, name) is None for name in names)
+    limiter.state.configure(replace(limiter.settings, max_keys=5_000_000), clock.now_us())
+    assert len(limiter.state.table._shards) > 1_000, "small enough that none stalls a call while it grows"
+    assert len(limiter.state.table) == 80
+    assert [admitted(limiter, clock, 3, name) for name in names] == [1] * 80
+    limiter.state.configure(replace(limiter.settings, max_keys=6_000_000), clock.now_us())
+    assert [admitted(limiter, clock, 3, name) for name in names] == [0] * 80
+
+
 @given(
     steps=strategies.lists(
         strategies.tuples(strategies.integers(0, 1_500_000), strategies.integers(0, 12), strategies.integers(1, 3)),

@@ -48,9 +48,13 @@ class BreakerPool:
         """Go by new settings and write `health` from now on."""
         if settings.force != self.settings.force:  # else what an operator forced by hand stays
             self.forced = settings.force
+        is_told_apart_anew = settings.key != self.settings.key
         self.settings = settings
         self.health = health
         self.table.resize(settings.max_keys)
+        if is_told_apart_anew:  # no call would reach those of now, and what they hold would stay held
+            self.table.clear(now_us)
+            self.single.start_over("its key has changed", now_us)
         for machine in self:
             machine.configure(settings, health, self.forced, now_us)
 

@@ -163,6 +163,17 @@ class Machine:
         with self.lock:
             return self._force(state, now_us)
 
+    def start_over(self, reason: str, now_us: int) -> None:
+        """Closed, with an empty window, unless an operator holds it open."""
+        events: Sequence[Event] = NO_EVENTS
+        with self.lock:
+            if self._state is BreakerState.CLOSED:
+                self._window.clear()
+                self._in_a_row = 0
+            elif self._forced != "open":
+                events = self._close(now_us, reason)
+        emit(events)
+
     def retire(self, now_us: int) -> None:
         """It is removed: a signal that it holds is let go. Calls still under way settle as before."""
         with self.lock:

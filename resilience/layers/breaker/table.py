@@ -34,7 +34,8 @@ class MachineTable:
         with self._lock:
             machine = self._machines.get(key)
             if machine is None:
-                while len(self._machines) >= self._max_keys:
+                # No more than a few, however much smaller the table has to become: each goes under the lock that all calls take.
+                while len(self._machines) >= self._max_keys and len(evicted) < _LOOK_AT:
                     evicted.append(self._machines.pop(self._victim(now_us)))
                 machine, events = self._make(key, now_us)
                 self._machines[key] = machine
@@ -52,8 +53,18 @@ class MachineTable:
         return next((key for key in oldest if self._machines[key].is_idle(now_us)), oldest[0])
 
     def resize(self, max_keys: int) -> None:
-        """Keep at most `max_keys` from the next new key on."""
+        """Keep at most `max_keys` from the next new keys on: each of them takes the place of a few."""
         self._max_keys = max_keys
+
+    def clear(self, now_us: int) -> None:
+        """Forget all of them. What they decided stays counted."""
+        with self._lock:
+            forgotten = list(self._machines.values())
+            self._machines.clear()
+            for machine in forgotten:
+                self.forgotten.update(machine.decisions())
+        for machine in forgotten:
+            machine.retire(now_us)
 
     def __iter__(self) -> Iterator[Machine]:
         with self._lock:

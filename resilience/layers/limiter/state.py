@@ -43,6 +43,7 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if settings is not self.settings:
             tokens = self.clock_of(settings, now_us)
+            self.sync(now_us)
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
@@ -54,6 +55,8 @@ class LimiterState:
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
+            if tokens is not self.tokens:
+                full = max(full, self._full_now(now_us))
             young = self.table.young(key)
             known = young.get(key)
             bucket = self.table.get(key, full) if known is None else known
@@ -82,7 +85,7 @@ class LimiterState:
         tokens = self.clock_of(settings, now_us)
         with self.lock:
             reading = tokens.read(now_us)
-            full = tokens.full(reading)
+            full = max(tokens.full(reading), self._full_now(now_us))
             due = max(full, self.table.get(key, full)) + cost * TOKEN
             wait_us = 0 if due <= reading else self._wait_us(due, cost, now_us)
             if wait_us > patience_us:
@@ -117,6 +120,11 @@ class LimiterState:
                 if tokens.goes_by(rate_per_s, burst) and now_us - ended_us < _STRAGGLE_US:
                     return tokens
         return self.tokens
+
+    def _full_now(self, now_us: int) -> int:
+        """The number that stands for a full bucket by the present clock. One that stands still must not see a bucket fuller than
+        that: others have been issued tokens since, and both together would be more than the bound allows."""
+        return self.tokens.full(self.tokens.read(now_us))
 
     def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
         """Return the tokens of a waiter that was cancelled before the token clock read `due`.
@@ -170,7 +178,7 @@ class LimiterState:
             self.sync(now_us)
         with self.lock:
             reading = tokens.read(now_us)
-            full = tokens.full(reading)
+            full = max(tokens.full(reading), self._full_now(now_us))
             bucket = self.table.get(key, full)
             level = reading - bucket
             missing = min(cost * TOKEN, tokens.capacity) - level  # more than the bucket holds is never there
@@ -181,7 +189,7 @@ class LimiterState:
                 limit=tokens.capacity // TOKEN,
                 window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
                 remaining=max(0, level // TOKEN),
-                available_in_s=self.tokens.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
+                available_in_s=max(0, self.tokens.wait_until_us(reading + missing, now_us)) / US_PER_S if missing > 0 else 0.0,
             )
 
     @property

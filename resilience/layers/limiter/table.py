@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from typing import Final
 
 _KEYS_A_SHARD: Final = 4_096
+_CROWDED: Final = 16
+"""A shard may hold so many times as many keys as it should before a larger table is dealt out anew."""
 _LOOK_AT: Final = 8
 
 
@@ -29,18 +31,28 @@ class BucketTable:
     __slots__ = ("_half", "_mask", "_shards", "max_keys", "overflow", "overflowed", "size")
 
     def __init__(self, max_keys: int, full: int) -> None:
-        count = 1
-        while count * _KEYS_A_SHARD < max_keys:
-            count *= 2
-        self._shards = [_Shard() for _ in range(count)]
-        self._mask = count - 1
+        self._shards: list[_Shard] = []
+        self._deal_out(max_keys)
         self.resize(max_keys)
         self.size = 0
         self.overflow = full
         self.overflowed = 0
 
+    def _deal_out(self, max_keys: int) -> None:
+        """Make as many shards as so many keys need. The table was much smaller, so there is little in it to move."""
+        old_shards, count = self._shards, 1
+        while count * _KEYS_A_SHARD < max_keys:
+            count *= 2
+        self._shards = [_Shard() for _ in range(count)]
+        self._mask = count - 1
+        for shard in old_shards:
+            for key, bucket in (*shard.old.items(), *shard.young.items()):
+                self.young(key)[key] = bucket
+
     def resize(self, max_keys: int) -> None:
         """Keep at most `max_keys` from now on. Buckets beyond go as they become full."""
+        if max_keys > len(self._shards) * _KEYS_A_SHARD * _CROWDED:
+            self._deal_out(max_keys)
         self.max_keys = max_keys
         self._half = max(16, max_keys // len(self._shards) // 2)
 
