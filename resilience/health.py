@@ -158,6 +158,10 @@ class HealthSignal:
         """What an operator wants to see."""
         return {"factor": self.factor, "in_incident": self.in_incident, "incidents": self._incidents}
 
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self._lock = threading.Lock()
+
     # --- writing: breakers call these under their own lock and emit what they return after releasing it ------------------
 
     def opened(self, hold: Hold, now_us: int, open_until_us: int | None) -> list[Event]:

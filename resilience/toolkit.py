@@ -10,14 +10,14 @@ import logging
 import os
 import threading
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from resilience.clock import SYSTEM_CLOCK, Clock, to_us
 from resilience.config import Document, parse
 from resilience.config.differences import differences
 from resilience.config.source import fingerprint, has_end_mark, read_bytes
 from resilience.errors import ConfigError
-from resilience.events import ConfigLoaded, ConfigRefused, emit, held_back
+from resilience.events import ConfigLoaded, ConfigRefused, Event, emit, held_back
 from resilience.handle import PipelineHandle
 from resilience.health import HealthSignal
 from resilience.live import Live, absolute
@@ -37,6 +37,13 @@ _Change = tuple[Document, Document]
 """What was in force, and what is now."""
 
 
+class _Outcome(NamedTuple):
+    """What became of a content. The numbers count up in the order in which contents were read."""
+
+    number: int
+    result: _Change | ConfigError
+
+
 class Toolkit:
     """The live policies, pipelines, routes and health signals of one configuration file. Made by `load`."""
 
@@ -49,6 +56,7 @@ class Toolkit:
         self.active = Active(1, States(parse(content, path), clock))
         self._known = Known(fingerprint(content), has_end_mark(content))
         self._last_error: str | None = None
+        self._taken = self._told = 0  # numbers of outcomes
         self._users = 0
         self._is_closed = False
         self._watcher: Watcher | None = None
@@ -68,8 +76,8 @@ class Toolkit:
             self._refuse_if_closed()
             outcome = self._take(_read(self.path))
         self._tell(outcome)
-        if isinstance(outcome, ConfigError):
-            raise outcome
+        if isinstance(outcome.result, ConfigError):
+            raise outcome.result
 
     def watch(self, every_s: float = 1.0) -> None:
         """Follow the file from now on, until the toolkit is closed.
@@ -93,7 +101,7 @@ class Toolkit:
             if self._watcher is None:
                 self._watcher, self._every_us = Watcher(self.path), every_us
             self._every_us = min(self._every_us, every_us)
-        self._job.due_us = 0
+            self._job.wake()
 
     def reload_on_sighup(self) -> None:
         """Reload at once whenever this process is sent SIGHUP. A handler that was set before is still called.
@@ -138,7 +146,11 @@ class Toolkit:
         if self._is_closed:
             raise ConfigError(f"{self.path}: this toolkit is closed; load the file again")
 
-    def _take(self, news: News) -> _Change | ConfigError:
+    def _take(self, news: News) -> _Outcome:
+        self._taken += 1
+        return _Outcome(self._taken, self._put_in_force(news))
+
+    def _put_in_force(self, news: News) -> _Change | ConfigError:
         """Put a content in force, or note why it cannot be."""
         before = self.active
         if isinstance(news.content, ConfigError):
@@ -160,16 +172,26 @@ class Toolkit:
         self._last_error = str(error)
         return error
 
-    def _tell(self, outcome: _Change | ConfigError) -> None:
-        """Tell of what was read, once every lock is released: an observer may look at the toolkit."""
-        if isinstance(outcome, ConfigError):
-            emit([ConfigRefused(self.path, str(outcome))])
+    def _tell(self, outcome: _Outcome) -> None:
+        """Tell of what was read, once every lock is released: an observer may look at the toolkit.
+
+        What another thread has overtaken is not told any more: the last word in a log is to be what holds.
+        """
+        event, warnings = self._event(outcome.result)
+        if outcome.number < self._told:
             return
-        old, new = outcome
-        found = differences(old, new)
-        emit([ConfigLoaded(self.path, new.sha256, found.added, found.removed, found.restarted)])
-        for warning in new.warnings:
+        self._told = outcome.number
+        emit([event])
+        for warning in warnings:
             log.warning("%s", warning)
+
+    def _event(self, result: _Change | ConfigError) -> tuple[Event, tuple[object, ...]]:
+        """What observers are told, and the warnings that go with it."""
+        if isinstance(result, ConfigError):
+            return ConfigRefused(self.path, str(result)), ()
+        old, new = result
+        found = differences(old, new)
+        return ConfigLoaded(self.path, new.sha256, found.added, found.removed, found.restarted), tuple(new.warnings)
 
     # --- what it holds --------------------------------------------------------------------------------------------------------
 
@@ -216,7 +238,12 @@ class Toolkit:
     # --- its end --------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give up one use of the toolkit; the last one ends it. What is under way settles as before."""
+        """Give up one use of the toolkit; the last one ends it. What is under way settles as before.
+
+        **Call it once for each `load`, never twice.** All loads of a file share one object, so a second call cannot be told from
+        another user's: it gives up a use that somebody else still has, and the toolkit ends while they need it. The end of a
+        `with` block is such a call: do not call `close` inside `with load(path) as toolkit:`.
+        """
         with LIVE.lock:
             self._users -= 1
             if self._users > 0:
@@ -247,6 +274,9 @@ LIVE: Final[Live[Toolkit]] = Live()
 def load(path: str | os.PathLike[str], *, watch: bool = False, every_s: float = 1.0, clock: Clock = SYSTEM_CLOCK) -> Toolkit:
     """Bring the configuration file at `path` to life. One real path has one live toolkit in a process; each `load` is one use.
 
+    Give up each use exactly once: leave the `with` block, or call `close()`, never both. All loads of a file share one object, and
+    a `close()` too many takes the toolkit from another user; see `Toolkit.close`.
+
     Args:
         path: the YAML file.
         watch: follow the file while the process runs. It is followed until its last user closes the toolkit, if any user asked.
@@ -267,7 +297,7 @@ def load(path: str | os.PathLike[str], *, watch: bool = False, every_s: float = 
             LIVE.add(toolkit)
         document = toolkit.active.document
     if found is None:
-        toolkit._tell((document, document))
+        toolkit._tell(_Outcome(0, (document, document)))
     if watch:
         try:
             toolkit.watch(every_s)

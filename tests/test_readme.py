@@ -33,7 +33,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (6, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (7, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,9 +52,30 @@ def test_the_middleware_is_added_in_one_line(configured: Path) -> None:
     guarded.close()
 
 
+def test_flask_is_guarded_as_shown(configured: Path) -> None:
+    configured.write_text(configured.read_text().replace("rate: 10/s", "rate: 10/h"), encoding="utf-8")  # however slow this machine
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    app = names["app"]
+    guarded = app.wsgi_app
+    app.add_url_rule("/orders", view_func=lambda: "ordered", endpoint="orders")
+    app.add_url_rule("/payments", view_func=_refused)
+    try:
+        with app.test_client() as client:
+            statuses = [client.get("/orders").status_code for _ in range(21)]
+            assert client.get("/payments", environ_overrides={"REMOTE_ADDR": "203.0.113.7"}).status_code == 503
+        assert statuses == [200] * 20 + [429]
+    finally:
+        guarded.close()
+
+
+def _refused() -> None:
+    raise resilience.CircuitOpen("payments: open", policy="payments")
+
+
 def test_the_toolkit_is_read_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {"__name__": "readme"}
-    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    exec(compile(blocks("python")[3], "README.md", "exec"), names)
     assert capsys.readouterr().out == "1.0 100.0\n"
     toolkit = names["toolkit"]
     assert isinstance(toolkit, resilience.Toolkit)
@@ -68,7 +89,7 @@ def test_the_status_is_served_as_shown(configured: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv("STATUS_TOKEN", "a-token-of-the-operator")
     app = Starlette()
-    exec(compile(blocks("python")[3], "README.md", "exec"), {"app": app, "ResilienceMiddleware": ResilienceMiddleware})
+    exec(compile(blocks("python")[4], "README.md", "exec"), {"app": app, "ResilienceMiddleware": ResilienceMiddleware})
     guarded = app.build_middleware_stack().app  # type: ignore[attr-defined]  # within the one that answers errors
     try:
         talk = Conversation(guarded, "/-/resilience", headers=[("authorization", "Bearer a-token-of-the-operator")])
@@ -81,7 +102,7 @@ def test_the_status_is_served_as_shown(configured: Path, monkeypatch: pytest.Mon
 
 def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configured: Path) -> None:
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(blocks("python")[4], "README.md", "exec"), names)
+    exec(compile(blocks("python")[5], "README.md", "exec"), names)
     client, session = names["client"], names["session"]
     with peering() as peer, client, session:
         session.mount("http://", session.get_adapter("https://payments.example"))

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +435,7 @@ def test_late_calls_and_present_ones_hold_the_bound_together(
     found = service.toolkit.resolve("api")
     service.limiter(f"rate: {after}/s, burst: {burst}")
     service.clock.advance(0.4)
-    turns = [lambda: admitted_by(found), lambda: service.admitted(500)]
+    turns: list[Callable[[], int]] = [lambda: admitted_by(found), lambda: service.admitted(500)]
     got = [take() for take in (turns if late_first else turns[::-1])]
     assert sum(got) <= 100, "at one instant, a burst and no more"
     assert sum(got) == max(burst, 100 if after == 1 else burst)

@@ -12,6 +12,9 @@ import pytest
 
 import resilience
 from resilience import BreakerState, CircuitOpen, ConfigError, RateLimited, Toolkit
+from resilience import toolkit as toolkit_module
+from resilience.config import Document
+from resilience.config.differences import Differences, differences
 from resilience.integrations.asgi import ResilienceMiddleware
 from resilience.testing import ManualClock, RecordingObserver
 from tests.integrations.asgi.apps import answering
@@ -300,6 +303,30 @@ def test_a_bad_file_changes_nothing_and_can_be_seen(change: tuple[str, str], too
 def vars_of(event: Any) -> dict[str, Any]:
     """The fields of an event."""
     return {name: getattr(event, name) for name in type(event).__slots__}
+
+
+def test_an_outcome_that_was_overtaken_is_not_told_after_the_newer_one(
+    toolkit: Toolkit, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads reload; the first to read is the last to tell. The second one is played where the first stands still."""
+    observer = RecordingObserver()
+    unsubscribe = resilience.subscribe(observer)
+
+    def overtaken(old: Document, new: Document) -> Differences:
+        monkeypatch.undo()
+        file.write(("burst: 10", "burst: many"))
+        with pytest.raises(ConfigError, match="burst"):
+            toolkit.reload()
+        return differences(old, new)
+
+    monkeypatch.setattr(toolkit_module, "differences", overtaken)
+    file.write(("burst: 10", "burst: 20"))
+    toolkit.reload()
+    file.write()
+    toolkit.reload()
+    unsubscribe()
+    assert [type(event) for event in observer.events] == [resilience.ConfigRefused, resilience.ConfigLoaded]
+    assert toolkit.active.version == 3
 
 
 def test_a_file_that_has_gone_changes_nothing(toolkit: Toolkit, file: File) -> None:

@@ -11,7 +11,7 @@ from resilience import ConfigError, Pipeline, Toolkit
 from resilience.edges import Answer, RouteSource, open_source
 from resilience.integrations.asgi.exchange import HttpExchange
 from resilience.integrations.asgi.request import own_path, send_answer
-from resilience.integrations.asgi.status import StatusPage
+from resilience.integrations.asgi.status import StatusPage, deny_websocket
 from resilience.integrations.asgi.types import App, Receive, Scope, Send
 from resilience.integrations.asgi.websocket import DENIAL, WebsocketExchange
 
@@ -30,7 +30,8 @@ class ResilienceMiddleware:
         pipeline: one pipeline made in code that guards every request instead.
         status_path: the path within the application at which the status is served as JSON, such as "/-/resilience"; default
             nowhere. It shows what `Toolkit.status` returns; with `pipeline`, the policies of that pipeline and their signals. It is
-            not guarded and not counted, so it answers also while every limit is used up; the application sees no request for it.
+            not guarded and not counted, so it answers also while every limit is used up; the application sees no request and no
+            websocket for it.
         status_token: what `Authorization: Bearer ...` must carry to read it: at least 16 characters. Any other request gets 401.
 
     Raises:
@@ -77,7 +78,11 @@ class ResilienceMiddleware:
             else:
                 await HttpExchange(guarded, scope, receive, send).run(self.app)
         elif kind == "websocket":
-            guarded = source.find("GET", own_path(scope))
+            path = own_path(scope)
+            if self._page is not None and path == self._page.path:
+                await deny_websocket(scope, receive, send)
+                return
+            guarded = source.find("GET", path)
             if guarded is None:
                 await self.app(scope, receive, send)
             else:

@@ -11,13 +11,15 @@ from typing import Any, Final
 
 from resilience.edges import Answer
 from resilience.integrations.asgi.request import send_answer
-from resilience.integrations.asgi.types import Scope, Send
+from resilience.integrations.asgi.types import Receive, Scope, Send
+from resilience.integrations.asgi.websocket import DENIAL
 
 SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(r"[!-~]+")
 _PATH: Final = re.compile(r"/[^?#\s]*")
 _NEW_TOKEN: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 _METHODS: Final = ("GET", "HEAD")
+_POLICY_VIOLATION: Final = 1008
 _NO_STORE: Final = ("cache-control", "no-store")
 Status = Callable[[], dict[str, Any]]
 
@@ -97,13 +99,25 @@ class StatusPage:
         return f"StatusPage({self.path!r})"
 
 
+async def deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Close a websocket at the status path before it is accepted: the application is not to see the token of one that came astray.
+
+    The answer is the same with the token and without. Where the server cannot send it, it is a close (RFC 6455, section 7.4.1).
+    """
+    await receive()  # the server's websocket.connect
+    if DENIAL in (scope.get("extensions") or {}):
+        await send_answer(send, _problem(404, "Not Found"), "websocket.http")
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "no websocket here"})
+
+
 def _digest(token: bytes) -> bytes:
     """What is compared: of one length, whatever was sent."""
     return hashlib.sha256(token).digest()
 
 
-def _problem(status: int, title: str, header: tuple[str, str]) -> Answer:
-    return _json(status, "application/problem+json", {"type": "about:blank", "title": title, "status": status}, header)
+def _problem(status: int, title: str, *headers: tuple[str, str]) -> Answer:
+    return _json(status, "application/problem+json", {"type": "about:blank", "title": title, "status": status}, *headers)
 
 
 def _json(status: int, content_type: str, document: dict[str, Any], *headers: tuple[str, str]) -> Answer:

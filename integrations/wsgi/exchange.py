@@ -33,8 +33,8 @@ T = TypeVar("T")
 class HttpExchange(RequestCall):
     """Admits the request, runs the application, settles when its response ends, answers refusals.
 
-    The application's head is kept until the first part of its body is there. Until then another can take its place, with a server
-    too that would add the headers of the second to those of the first (gunicorn does).
+    A head that does not tell the length of its body is kept until the first part is there. Until then another can take its place,
+    with a server too that would add the headers of the second to those of the first (gunicorn does).
 
     The call is the current one only while code of the application runs: a server that forgets `close()` leaves nothing behind in
     its thread.
@@ -83,6 +83,10 @@ class HttpExchange(RequestCall):
         except BaseException:
             self._end_span()
             raise
+        return self._serve(app)
+
+    def _serve(self, app: App) -> Iterable[bytes]:
+        body: Iterable[bytes] | None = None
         try:
             body = self.as_current(lambda: app(self.environ, self))
             if type(body) is list or type(body) is tuple or is_file(body, self.environ):
@@ -90,8 +94,12 @@ class HttpExchange(RequestCall):
                 self.begins()
                 self.ended()
                 return body
+            if self._left is not None:
+                self._give_head()
         except BaseException as error:
             instead = self.broke_off(error)
+            if body is not None and hasattr(body, "close"):
+                body.close()  # no server will
             if instead is None:
                 raise
             return instead
@@ -116,12 +124,14 @@ class HttpExchange(RequestCall):
 
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
+        if self.settled:
+            return step()
         mark = CURRENT.set(self._within or self)
         try:
             return self._recorded(step)
         finally:
             within = CURRENT.get()
-            self._within = None if within is self or self.settled else within
+            self._within = None if within is self else within
             CURRENT.reset(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
@@ -220,7 +230,8 @@ class HttpExchange(RequestCall):
         if self.settled:
             return None
         self._settle(lambda: self._settle_error(error))
-        refusal = None if self._has_begun else refusal_in(error)
+        is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
+        refusal = None if is_too_late else refusal_in(error)
         return None if refusal is None else self._answer(refusal, own=False)
 
     def _settle_error(self, error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from resilience.command.requests import MATCHES, Request, Tried, pattern, target, tried
+from resilience.command.requests import MATCHES, Request, Tried, path_rule, pattern, target, tried
 from resilience.command.screen import BAD, DOUBTFUL, GOOD, NAME, QUIET, WHERE, Part, Screen
 from resilience.config import Document, LayerReference
 from resilience.config.effective import Effective, effective, rate_text
@@ -45,6 +45,7 @@ class Explanation:
         screen.columns([self._route(one) for one in looked_at[hidden:]], "  ")
         if not looked_at or not looked_at[-1].matches:
             screen.line(("  no route matches: this request is not guarded", f"bold {BAD}"))
+            self._http_instead(request)
             return
         left = len(rules) - len(looked_at)
         if left:
@@ -55,6 +56,13 @@ class Explanation:
             screen.line(("not guarded, on purpose: the route says pipeline: none", DOUBTFUL))
         else:
             self.pipeline(name)
+
+    def _http_instead(self, request: Request) -> None:
+        """Say so where a request was taken for a gRPC call, and a rule is for its path over HTTP."""
+        met = path_rule(self._document.routes, request) if request.method is None else None
+        if met is not None:
+            index, meant = met
+            self._screen.line((f"  over HTTP it would meet routes[{index}]: say the method first, as in {meant}", DOUBTFUL))
 
     def pipeline(self, name: str) -> None:
         """A pipeline: its layers in order, their settings, and the health signals they go by."""

@@ -43,7 +43,7 @@ def init(path: str, force: bool) -> None:
         return
     file = Path(path)
     schema = file.with_name(SCHEMA_FILE) if file.name else file
-    if file.is_dir() or file.name == SCHEMA_FILE:
+    if _is_folder(file) or file.name == SCHEMA_FILE:
         raise NotWritten(f"{printable(path)} cannot be a configuration file; name one such as resilience.yaml")
     wanted = {file: starter_text(), schema: schema_text()}
     for target, text in wanted.items():
@@ -54,6 +54,13 @@ def init(path: str, force: bool) -> None:
     screen = Screen(sys.stdout)
     screen.line(f"wrote {file}, and {schema.name} beside it for editors")
     screen.line(f"next: resilience check {file}")
+
+
+def _is_folder(file: Path) -> bool:
+    try:
+        return file.is_dir()
+    except OSError:  # such as a name that is too long: writing it will tell
+        return False
 
 
 def _holds(file: Path, text: str) -> bool:

@@ -47,7 +47,7 @@ def state_of_changed(noun: str, old: Any, new: Any, keys: Keys) -> tuple[str, ..
 
 
 def _of_health(old: Any, new: Any, keys: Keys) -> Iterator[str]:
-    yield "the factor reached is kept" + ("; steps of recovery count from the change" if keys & {"recover", "every"} else "")
+    yield "the factor reached is kept; steps of recovery count from the change"
     if keys & {"cut", "floor"}:
         yield "cut and floor apply from the next incident"
 
@@ -79,6 +79,8 @@ def _of_breaker(old: BreakerEntry, new: BreakerEntry, keys: Keys) -> Iterator[st
         yield "the window restarts empty; state, open timer and probes are kept"
     else:
         yield "window, state, open timer and probes are kept"
+    if "key" not in keys and new.settings.probes < old.settings.probes:
+        yield "one that is half-open may be decided at once"
     if keys & {"open_for", "open_growth", "open_max"}:
         yield "one that is open now stays so for the time it began with"
     if "force" in keys:

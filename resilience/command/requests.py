@@ -94,6 +94,18 @@ def _verdict(rule: RouteRule, request: Request) -> str:
     return "another path" if of_all_methods.find(request.method, request.path) is None else f"not for {request.method}"
 
 
+def path_rule(rules: Sequence[RouteRule], request: Request) -> tuple[int, Request] | None:
+    """The first rule for the request's path over HTTP, by its place in the file, and an HTTP request that it is for."""
+    for index, rule in enumerate(rules):
+        if rule.path is None:
+            continue
+        method = "GET" if rule.methods is None or "GET" in rule.methods else min(rule.methods)
+        meant = Request.http(method, request.path)
+        if RouteTable([rule]).find(method, meant.path) is not None:
+            return index, meant
+    return None
+
+
 def pattern(rule: RouteRule) -> str:
     """The requests that a rule is for, in short."""
     if rule.grpc is not None:

@@ -1,7 +1,7 @@
 """Regular expressions for the texts of a configuration file, as JSON Schema takes them (ECMA-262, which Python reads alike).
 
-They are never stricter than the loader. Where an expression cannot say all of a rule, it says less: a shortest duration other
-than zero, or a longest one that is no whole number of its unit, is left to the loader.
+They are never stricter than the loader. Where an expression cannot say all of a rule, it says less: that a duration is zero or at
+least a microsecond, and a longest one that is no whole number of its unit, are left to the loader.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from resilience.config.schema import NAME_PATTERN, NONE
 from resilience.layers.keys import HEADER_PREFIX
 from resilience.settings import Option
 
+_DECIMALS: Final = 12
+_NEARLY: Final = 12
 _FRACTION: Final = r"(?:\.[0-9]+)?"
 _NO_FRACTION: Final = r"(?:\.0+)?"
 _UPPER_CASE_TOKEN: Final = r"!#$%&'*+\-.^_`|~0-9A-Z"
@@ -30,7 +32,7 @@ NAME: Final = f"^(?!{NONE}$){NAME_PATTERN}$"
 SIGNAL: Final = f"^{NAME_PATTERN}$"
 HEADER: Final = f"^{HEADER_PREFIX}[{_UPPER_CASE_TOKEN}a-z]+$"
 METHOD: Final = f"^[{_UPPER_CASE_TOKEN}]+$"
-NETWORK: Final = r"^(?=.*[.:])[0-9A-Fa-f.:]+(?:/[0-9.]+)?$"
+NETWORK: Final = r"^(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?=.*:)[0-9A-Fa-f.:]+)(?:/[0-9.]+)?$"
 PATH: Final = rf"^(?![\s\S]*%[0-9A-Fa-f]{{2}})(?:/(?:{_ANY}{{1,2}}|{_NO_PLACEHOLDER}[^/?#*]*))+$"
 _GRPC_SEGMENT: Final = rf"/(?:{_ANY}|{_NO_PLACEHOLDER}[^/*]+)"
 GRPC: Final = (
@@ -47,8 +49,9 @@ def whole(pattern: str) -> str:
 def duration(option: Option) -> str:
     """Durations in the range of `option`."""
     longest_s = None if option.maximum is None else Fraction(str(option.maximum))
-    units = ((unit, None if longest_s is None else longest_s / unit_s) for unit, unit_s in _UNITS_S.items())
-    return "|".join(f"{number(most, positive=_is_positive(option))}{unit}" for unit, most in units)
+    units = ((unit, unit_s, None if longest_s is None else longest_s / unit_s) for unit, unit_s in _UNITS_S.items())
+    positive = _is_positive(option)
+    return "|".join(f"{_not_below(_least(option) / unit_s)}{number(most, positive=positive)}{unit}" for unit, unit_s, most in units)
 
 
 def duration_range(first: Option, last: Option) -> str:
@@ -67,7 +70,9 @@ def share(option: Option) -> str:
     most = Fraction(str(1 if option.maximum is None else option.maximum))
     positive = _is_positive(option)
     percent = None if option.maximum is None else most * 100
-    return f"{number(percent, positive=positive)}%|{number(min(most, Fraction(1)), positive=positive)}"
+    least = _least(option)
+    percentage = f"{_not_below(least * 100)}{number(percent, positive=positive)}%"
+    return f"{percentage}|{_not_below(least)}{number(min(most, Fraction(1)), positive=positive)}"
 
 
 def status_range(lowest: int, highest: int) -> str:
@@ -90,6 +95,25 @@ def number(most: Fraction | None, *, positive: bool) -> str:
         if top > 0:
             parts.append(f"{top}{_NO_FRACTION}")
     return f"(?:{'|'.join(parts)})"
+
+
+def _least(option: Option) -> Fraction:
+    return Fraction(str(option.minimum or 0))
+
+
+def _not_below(least: Fraction) -> str:
+    """Keeps the number that follows from being below `least`. Of a least one that is no short decimal, the first digits count.
+
+    One so near below it that both are the same float is let through: it has a row of nines.
+    """
+    whole_part, rest = divmod(least, 1)
+    decimals = f"{int(rest * 10**_DECIMALS):0{_DECIMALS}d}".rstrip("0")
+    below = [f"(?:{digits}){_FRACTION}" for digits in (["0"] if whole_part else []) + list(_alternatives(int(whole_part) - 1))]
+    if decimals:
+        starts = (rf"\.{decimals[:place]}[0-{int(digit) - 1}][0-9]*" for place, digit in enumerate(decimals) if digit != "0")
+        parts = (rf"\.{decimals[:place]}" for place in range(1, len(decimals)))
+        below.append(f"{int(whole_part)}(?:{'|'.join((*starts, *parts))})?")
+    return rf"(?!(?![0-9.]*9{{{_NEARLY}}})(?:{'|'.join(below)})(?![0-9.]))" if below else ""
 
 
 def _alternatives(top: int) -> Iterator[str]:

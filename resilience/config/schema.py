@@ -215,7 +215,7 @@ BREAKERS: Final = Section(
     "breaker",
     CircuitBreakerSettings,
     (
-        _breaker("failure_rate", example="25%", note="above 0 %, or every call would open it"),
+        _breaker("failure_rate", example="25%", note="at 0 % every call would open it"),
         _breaker("window", "window_s", "window_calls", shape=Shape.WINDOW, example="100"),
         _breaker("min_calls", example="50", note="at most window, where that is a count of calls"),
         _breaker("slow_call", "slow_call_s", example="800ms"),

@@ -128,6 +128,10 @@ class Deadline:
             reason="expired_on_arrival",
         )
 
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self.state.lock = threading.Lock()
+
     def exceeded(self, call: Call) -> DeadlineExceeded:
         """Make the error for a call whose time ran out while it was at work, and count it."""
         self.state.count_expired()

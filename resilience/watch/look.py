@@ -38,6 +38,11 @@ def are_two_files(one: Stamp | str, other: Stamp | str) -> bool:
     return isinstance(one, Stamp) and isinstance(other, Stamp) and one[:2] != other[:2]
 
 
+def was_written_in_place(one: Stamp | str, other: Stamp | str) -> bool:
+    """Whether both are the same file, written between the two looks."""
+    return isinstance(one, Stamp) and isinstance(other, Stamp) and one[:2] == other[:2] and one[2:4] != other[2:4]
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What was seen at one instant.

@@ -32,7 +32,7 @@ class Job:
         hang_up: what SIGHUP asks for.
     """
 
-    __slots__ = ("due_us", "hang_up", "last_error", "look", "path")
+    __slots__ = ("due_us", "hang_up", "last_error", "look", "path", "wake_ups")
 
     def __init__(self, path: str, look: Callable[[int], int | None], hang_up: Callable[[], None]) -> None:
         self.path = path
@@ -40,6 +40,12 @@ class Job:
         self.hang_up = hang_up
         self.due_us: int | None = 0
         self.last_error = ""
+        self.wake_ups = 0
+
+    def wake(self) -> None:
+        """Have the file looked at next, also where a look that began earlier is still under way. One caller at a time."""
+        self.wake_ups += 1  # first: the thread reads it after it has set `due_us`
+        self.due_us = 0
 
 
 class WatchThread:
@@ -76,9 +82,12 @@ class WatchThread:
         """Start the thread where it should run and does not: after a fork that Python was not told of, or a failed start."""
         if os.getpid() != self._pid:
             self.after_fork_in_child()
-        elif self._jobs and (self._thread is None or not self._thread.is_alive()):
-            with self._lock:
+        elif self._jobs and (self._thread is None or not self._thread.is_alive()) and self._lock.acquire(blocking=False):
+            # Not waited for: a fork holds the lock until the look that is under way is over, and this may be called from that look.
+            try:
                 self._start()
+            finally:
+                self._lock.release()
 
     def stop(self) -> None:
         """End for good: the interpreter is about to, and what ran on would find a world half taken down."""
@@ -110,7 +119,7 @@ class WatchThread:
         self._orders = SimpleQueue()
         self._thread = None
         for job in self._jobs:
-            job.due_us = 0
+            job.wake()
         with self._lock:
             self._start()
 
@@ -162,8 +171,11 @@ class WatchThread:
         return max(0, min(due_us) - self._clock.now_us()) / US_PER_S if due_us else None
 
     def _look(self, job: Job) -> None:
+        wake_ups = job.wake_ups
         job.due_us = self._clock.now_us() + _AFTER_ERROR_US
         job.due_us = job.look(self._clock.now_us())
+        if job.wake_ups != wake_ups:  # what was looked for has changed meanwhile
+            job.due_us = 0
 
     def _guarded(self, job: Job, work: Callable[[Job], None]) -> None:
         """Nothing that goes wrong with one file ends the watch over it, or over the others. The same is told once."""

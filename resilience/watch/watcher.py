@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from resilience.clock import US_PER_S
 from resilience.config.source import has_end_mark
 from resilience.errors import ConfigError
-from resilience.watch.look import Look, Stamp, are_two_files, look, stamp
+from resilience.watch.look import Look, Stamp, are_two_files, look, stamp, was_written_in_place
 
 QUIET_US: Final = 200_000
 """A file written in place is whole when nothing about it has changed for so long."""
@@ -47,12 +47,12 @@ class News(NamedTuple):
 class Change:
     """A change that may be going on, and since when its signs have stood still."""
 
-    __slots__ = ("_began_us", "_last", "_moved_us", "_replaced", "_same_us")
+    __slots__ = ("_began_us", "_last", "_moved_us", "_replacements", "_same_us")
 
     def __init__(self, seen: Look, now_us: int) -> None:
         self._began_us = self._moved_us = self._same_us = now_us
         self._last = seen
-        self._replaced = False
+        self._replacements = 0  # since the file was last seen to be written where it stands
 
     def note(self, seen: Look, now_us: int) -> None:
         """Take in another look."""
@@ -60,7 +60,10 @@ class Change:
             self._moved_us = now_us
         if seen.key != self._last.key:
             self._same_us = now_us
-        self._replaced = self._replaced or are_two_files(seen.stamp, self._last.stamp)
+        if are_two_files(seen.stamp, self._last.stamp):
+            self._replacements += 1
+        elif was_written_in_place(seen.stamp, self._last.stamp):
+            self._replacements = 0
         self._last = seen
 
     def is_over(self, now_us: int) -> bool:
@@ -70,8 +73,8 @@ class Change:
         is_patient = now_us - self._began_us >= PATIENCE_US
         if now_us - self._same_us >= QUIET_US and (is_patient or now_us - self._moved_us >= QUIET_US):
             return True
-        # Replaced faster than it could be quiet: nobody writes such a file slowly, and two equal looks at one are enough.
-        return is_patient and self._replaced and max(self._moved_us, self._same_us) < now_us
+        # Replaced again and again, faster than it could be quiet: nobody writes such a file slowly, and two equal looks are enough.
+        return is_patient and self._replacements > 1 and max(self._moved_us, self._same_us) < now_us
 
 
 class Watcher:

@@ -161,7 +161,13 @@ def changes(old: str, new: str) -> list[Change]:
             "rate: 1/s, shadow: true",
             ["bucket levels are kept", "from now on it refuses nothing, and counts what it would refuse"],
         ),
-        ("breakers", "probes: 5", "probes: 3", ["window, state, open timer and probes are kept"]),
+        (
+            "breakers",
+            "probes: 5",
+            "probes: 3",
+            ["window, state, open timer and probes are kept", "one that is half-open may be decided at once"],
+        ),
+        ("breakers", "probes: 3", "probes: 5", ["window, state, open timer and probes are kept"]),
         ("breakers", "window: 30s", "window: 100", ["the window restarts empty; state, open timer and probes are kept"]),
         (
             "breakers",
@@ -222,7 +228,12 @@ def changes(old: str, new: str) -> list[Change]:
             ["the budget keeps the share of its tokens that is left; calls under way go on as they began"],
         ),
         ("deadlines", "max: 1s", "max: 2s", ["calls under way keep their deadline"]),
-        ("health", "cut: 70%", "cut: 50%", ["the factor reached is kept", "cut and floor apply from the next incident"]),
+        (
+            "health",
+            "cut: 70%",
+            "cut: 50%",
+            ["the factor reached is kept; steps of recovery count from the change", "cut and floor apply from the next incident"],
+        ),
         ("health", "every: 1m", "every: 2m", ["the factor reached is kept; steps of recovery count from the change"]),
     ],
 )

@@ -117,6 +117,22 @@ def test_requests_that_nothing_guards(words: list[str], verdicts: list[str], out
     assert lines[-1].strip() == outcome
 
 
+def test_a_method_that_was_forgotten_is_asked_for() -> None:
+    lines = explained("/orders/7")
+    assert lines[-2:] == [
+        "  no route matches: this request is not guarded",
+        "  over HTTP it would meet routes[1]: say the method first, as in GET /orders/7",
+    ]
+    assert "over HTTP" not in "".join(explained("/shop.v1.Orders/Create") + explained("/shop.v1.Carts/Add"))
+    assert "over HTTP" not in "".join(explained("PUT", "/orders/7"))
+
+
+def test_it_is_asked_for_as_the_rule_has_it(tmp_path: Path) -> None:
+    rules = "[{match: {path: /x}, pipeline: none}, {match: {path: /orders/*, methods: [PUT, POST]}, pipeline: none}]"
+    out = run("explain", write(tmp_path, f"routes: {rules}\n", "put.yaml"), "/orders/7%37?page=2").out
+    assert out.splitlines()[-1] == "  over HTTP it would meet routes[1]: say the method first, as in POST /orders/77"
+
+
 @pytest.mark.parametrize(
     ("method", "target", "request_line"),
     [

@@ -119,6 +119,7 @@ def test_a_new_file_has_the_permissions_that_new_files_have_here() -> None:
     ("path", "said"),
     [
         ("no/such/it.yaml", "Error: no/such/it.yaml cannot be written: No such file or directory"),
+        (f"{'x' * 300}.yaml", f"Error: {'x' * 300}.yaml cannot be written: File name too long"),
         (".", "Error: . cannot be a configuration file; name one such as resilience.yaml"),
         (SCHEMA_FILE, f"Error: {SCHEMA_FILE} cannot be a configuration file; name one such as resilience.yaml"),
         ("\x1b[2J/it.yaml", "Error: \\x1b[2J/it.yaml cannot be written: No such file or directory"),

@@ -15,6 +15,10 @@ from resilience.testing import ManualClock
 
 LIMITER = "limiters: {{p: {{{0}}}}}\npipelines: {{it: [{{limiter: p}}]}}\n"
 BREAKER = "health: {{x: {{}}}}\nbreakers: {{p: {{{0}}}}}\npipelines: {{it: [{{breaker: p}}]}}\n"
+SIGNAL = (
+    "health: {{p: {{{0}}}}}\nbreakers: {{b: {{min_calls: 1, open_for: 30s, probes: 1, health: p}}}}\n"
+    "pipelines: {{it: [{{breaker: b}}]}}\n"
+)
 RETRY = "retries: {{p: {{{0}}}}}\npipelines: {{it: [{{retry: p}}]}}\n"
 
 
@@ -128,6 +132,33 @@ def test_one_that_is_open_keeps_the_time_it_has(serve: Any) -> None:
     assert service.admitted(1) == 0
     service.clock.advance(3.1)
     assert service.admitted(1) == 1
+
+
+@pytest.mark.parametrize(("probes", "state", "is_told"), [(2, "closed", True), (4, "half_open", True), (9, "half_open", False)])
+def test_fewer_probes_may_decide_at_once(serve: Any, probes: int, state: str, is_told: bool) -> None:
+    service = serve(BREAKER, "min_calls: 1, open_for: 30s, probes: 5", f"min_calls: 1, open_for: 30s, probes: {probes}")
+    service.fail(1)
+    service.clock.advance(33.0)
+    assert service.admitted(2) == 2
+    assert service.status("breakers")["state"] == "half_open"
+    assert ("one that is half-open may be decided at once" in service.change()) == is_told
+    assert service.admitted(1) == 1
+    assert service.status("breakers")["state"] == state
+
+
+@pytest.mark.parametrize("settings", ["cut: 70%, recover: 20%", "cut: 50%", "floor: 10%", "every: 60s, recover: 10%"])
+def test_steps_of_recovery_count_from_any_change_of_the_signal(serve: Any, settings: str) -> None:
+    service = serve(SIGNAL, "cut: 70%", settings)
+    service.fail(1)
+    service.clock.advance(33.0)
+    assert service.admitted(1) == 1
+    service.clock.advance(30.0)
+    assert "the factor reached is kept; steps of recovery count from the change" in service.change()
+    before = service.toolkit.health("p").factor
+    service.clock.advance(59.0)
+    assert service.toolkit.health("p").factor == before
+    service.clock.advance(1.0)
+    assert service.toolkit.health("p").factor > before
 
 
 @pytest.mark.parametrize(

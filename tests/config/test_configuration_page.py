@@ -89,8 +89,8 @@ def test_a_line_has_type_unit_default_range_meaning_and_example() -> None:
         "`failure_rate`",
         "share in `%`, or from 0 to 1",
         "`50%`",
-        "0% to 100%",
-        "share of failed calls that opens (above 0 %, or every call would open it)",
+        "above 0%, at most 100%",
+        "share of failed calls that opens (at 0 % every call would open it)",
         "`25%`",
     ]
     assert rows("limiters")["`rate`"][2] == "required"

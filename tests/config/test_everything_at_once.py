@@ -44,7 +44,7 @@ FOUND = """\
 8:45: limiters.api.health: no health signal is called 'spear'; there is default
 9:8: an alias (*name) is not allowed; write the value out
 10:3: limiters.api: is given twice, first on line 8
-12:26: breakers.orders.failure_rate: must be between 0 % and 100 %, got 150 %
+12:26: breakers.orders.failure_rate: must be above 0 % and at most 100 %, got 150 %
 12:55: breakers.orders.min_calls: must be a whole number, got the truth value 'true'
 13:3: breakers.'9lives': a name is at most 64 ASCII letters, digits, '_', '-' and '.', and begins with a letter or '_'
 13:11: a tag (!name) is not allowed; remove it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -72,6 +73,57 @@ def test_a_longest_duration_is_exact_in_every_unit_it_is_whole_in() -> None:
     pattern = patterns.duration(Option(Kind.DURATION, "", above=0, maximum=60))
     assert [text for text in ("60000ms", "60s", "1m", "0.01h") if matches(pattern, text)] == ["60000ms", "60s", "1m", "0.01h"]
     assert not any(matches(pattern, text) for text in ("60000.1ms", "60.1s", "1.1m", "1h", "0s", "0ms", "61s", "60"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "minimum", "taken", "refused"),
+    [
+        (
+            Kind.DURATION,
+            0.01,
+            [
+                "10ms",
+                "10.0ms",
+                "11ms",
+                "9.9999999999999999999999ms",
+                "100ms",
+                "0.01s",
+                "0.010s",
+                "0.011s",
+                "0.1s",
+                "1s",
+                "0.5m",
+                "1h",
+            ],
+            ["9ms", "9.99ms", "0ms", "0.0001ms", "0.009s", "0.0099s", "0s", "0.00s", "0.0001m", "0.000002h"],
+        ),
+        (Kind.DURATION, 0.001, ["1ms", "1.0ms", "0.001s", "0.00001667m", "0.0000003h"], ["0.9ms", "0.5ms", "0.00099s", "0.00001m"]),
+        (
+            Kind.SHARE,
+            0.001,
+            ["0.1%", "0.10%", "0.101%", "1%", "0.001", "0.0010", "0.5", "1"],
+            ["0.09%", "0.0999%", "0%", "0.0009", "0"],
+        ),
+        (
+            Kind.SHARE,
+            0.125,
+            ["12.5%", "12.51%", "13%", "20%", "0.125", "0.13"],
+            ["12.4%", "12%", "12.0%", "9%", "2%", "0.12", "0.1"],
+        ),
+    ],
+)
+def test_a_lower_limit(kind: Kind, minimum: float, taken: list[str], refused: list[str]) -> None:
+    option = Option(kind, "", minimum=minimum, maximum=1 if kind is Kind.SHARE else 86_400)
+    pattern = patterns.duration(option) if kind is Kind.DURATION else patterns.share(option)
+    assert [text for text in taken + refused if matches(pattern, text)] == taken
+
+
+@given(NUMBERS, st.decimals(0, 200_000, places=3, allow_nan=False))
+def test_any_lower_limit_is_exact(text: str, least: Decimal) -> None:
+    option = Option(Kind.DURATION, "", minimum=float(least))
+    assert matches(patterns.duration(option), f"{text}s") == (
+        Fraction(text) >= Fraction(least) and (least == 0 or Fraction(text) > 0)
+    )
 
 
 def test_a_share_is_a_percentage_or_a_quoted_number() -> None:

@@ -373,6 +373,8 @@ def outside(option: Option) -> Iterator[str]:
     for lowest in (option.minimum, option.above):
         if lowest is not None and option.kind in (Kind.COUNT, Kind.NUMBER):
             yield show(lowest - step)
+    if option.minimum and option.kind in (Kind.DURATION, Kind.SHARE):
+        yield show(option.minimum * 0.9)
     if option.above is not None or (option.minimum or 0) > 0:
         yield show(0)
 
@@ -388,12 +390,23 @@ WRONG_OF_KIND = {
     Kind.CHOICE: ["neither", "true", "1"],
 }
 WRONG_OF_SHAPE = {
-    Shape.WINDOW: ["0", "0s", "-1", "1.5", "'100'", "100 calls", "true", "25h", "86401s", f"1.{ZEROS}s"],
+    Shape.WINDOW: ["0", "0s", "-1", "1.5", "'100'", "100 calls", "true", "25h", "86401s", "1ms", "0.0001ms", f"1.{ZEROS}s"],
     Shape.RANGE: ["100ms...2s", "100ms..", "..2s", "1..2", "100ms-2s", "5", "true", "1s..2h", "2h", f"1.{ZEROS}ms..1.{ZEROS}s"],
     Shape.NAMES: ["true", "x", "[x]", "[1]", "[[]]", "[~]"],
     Shape.RETRY_ON: ["true", "503", "[]", "[399]", "[600]", "['503']", "[5xx]", "[nothing]", "[503, 503]", "[300..599]", "[~]"],
     Shape.STATUSES: ["true", "503", "[99]", "[600]", "['503']", "[5xx]", "[UNAVAILABLE]", "[503, 503]", "[500..600]", "[~]"],
-    Shape.NETWORKS: ["true", "10.0.0.0/8", "[localhost]", "[10]", "[true]", "['']", "[10.0.0.1, 10.0.0.1]", "[~]"],
+    Shape.NETWORKS: [
+        "true",
+        "10.0.0.0/8",
+        "[localhost]",
+        "[500..599]",
+        "[1.2.3]",
+        "[10]",
+        "[true]",
+        "['']",
+        "[10.0.0.1, 10.0.0.1]",
+        "[~]",
+    ],
     Shape.METHODS: ["true", "GET", "[]", "[get]", "['G T']", "[GET, GET]", "[~]"],
     Shape.KEY_SOURCE: ["true", "address", "'header:'", "'header:x y'", "5", "''"],
     Shape.METHODS: ["true", "GET", "[]", "[get]", "['GET ']", "[GET, GET]", "['']", "[~]"],

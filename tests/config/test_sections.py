@@ -223,8 +223,8 @@ REFUSED = [
         "must be the name of a health signal, or none, got nothing; write none for no health signal",
     ),
     ("limiters", "health", "{}", "must be the name of a health signal, or none, got a mapping"),
-    ("breakers", "failure_rate", "150%", "must be between 0 % and 100 %, got 150 %"),
-    ("breakers", "failure_rate", "0%", "must be above 0 %, or every call would open it"),
+    ("breakers", "failure_rate", "150%", "must be above 0 % and at most 100 %, got 150 %"),
+    ("breakers", "failure_rate", "0%", "must be above 0 % and at most 100 %, got 0 %"),
     ("breakers", "failure_rate", "50", "must be a share such as 70% or 0.7, got '50'; write 50% for a percentage"),
     ("breakers", "window", "0", "must be between 1 and 1000000, got 0"),
     ("breakers", "window", "1ms", "must be between 0.01 s and 86400 s, got 0.001 s"),
@@ -403,7 +403,7 @@ def test_keys_that_do_not_fit_each_other(marked: str, message: str) -> None:
 
 def test_two_faults_between_keys_are_both_reported() -> None:
     assert faults("version: 1\nbreakers: {x: {failure_rate: 0%, window: 10, min_calls: 20}}\n") == [
-        "2:30: breakers.x.failure_rate: must be above 0 %, or every call would open it",
+        "2:30: breakers.x.failure_rate: must be above 0 % and at most 100 %, got 0 %",
         "2:57: breakers.x.min_calls: must be at most the window of 10 calls, got 20",
     ]
 

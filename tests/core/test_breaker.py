@@ -406,8 +406,8 @@ def test_changes_are_told_after_the_lock_is_released(clock: ManualClock) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"failure_rate": 0.0}, "failure_rate: must be above 0 %, or every call would open it"),
-        ({"failure_rate": 1.5}, "failure_rate: must be between 0 % and 100 %, got 150 %"),
+        ({"failure_rate": 0.0}, "failure_rate: must be above 0 % and at most 100 %, got 0 %"),
+        ({"failure_rate": 1.5}, "failure_rate: must be above 0 % and at most 100 %, got 150 %"),
         ({"window_s": 0.0}, "window_s"),
         ({"window_calls": 5, "min_calls": 6}, "min_calls: must be at most the window of 5 calls, got 6"),
         ({"min_calls": 0}, "min_calls"),

@@ -125,9 +125,9 @@ def test_a_breaker_inside_a_call_that_holds_other_tokens(clock: ManualClock) -> 
 
 
 def test_a_failure_rate_of_nothing_is_refused_in_words(clock: ManualClock) -> None:
-    with pytest.raises(ValueError, match="every call") as refused:
+    with pytest.raises(ValueError, match="above 0 %") as refused:
         breaker_of(clock, failure_rate=0.0)
-    assert str(refused.value) == "CircuitBreakerSettings.failure_rate: must be above 0 %, or every call would open it"
+    assert str(refused.value) == "CircuitBreakerSettings.failure_rate: must be above 0 % and at most 100 %, got 0 %"
 
 
 # --- slow calls -------------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def test_payments_that_hang_are_given_up_at_the_deadline_and_those_that_fail_ope
 def test_its_status_is_told_to_this_machine_only(peer: str, status: int) -> None:
     app = create_app(CONFIG, "http://127.0.0.1:9")
     environment: dict[str, Any] = {"REMOTE_ADDR": peer}
-    assert app.test_client().get("/status", environ_overrides=environment).status_code == status
+    with app.test_client().get("/status", environ_overrides=environment) as response:
+        assert response.status_code == status
 
 
 def test_the_demo_tells_the_same_story() -> None:

@@ -246,6 +246,66 @@ def test_a_job_that_is_never_due_waits_for_its_signal(watch_thread: WatchThread)
     assert hung_up.wait(LIMIT_S)
 
 
+def test_a_wake_up_during_a_look_is_not_lost(watch_thread: WatchThread) -> None:
+    looks: list[int] = []
+    looked_again = threading.Event()
+
+    def look(now_us: int) -> None:
+        looks.append(now_us)
+        if len(looks) == 1:
+            job.wake()
+        else:
+            looked_again.set()
+
+    job = Job("a.yaml", look, lambda: None)
+    watch_thread.add(job)
+    assert looked_again.wait(LIMIT_S)
+    wait_until(lambda: job.due_us is None, "the second look is over")
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("first_every_s", [None, 3600.0])
+def test_a_file_that_is_asked_for_during_a_look_is_followed_as_asked(first_every_s: float | None, path: Path) -> None:
+    """Be it that it was not watched until then, or not so often."""
+    with resilience.load(path) as toolkit:
+        asked = threading.Event()
+
+        def look(now_us: int) -> int | None:
+            due_us = toolkit._look(now_us)
+            if not asked.is_set():
+                toolkit.watch(EVERY_S)
+                asked.set()
+            return due_us
+
+        toolkit._job.look = look
+        THREAD.add(toolkit._job)
+        if first_every_s is not None:
+            toolkit.watch(first_every_s)
+        assert asked.wait(LIMIT_S)
+        rename_over(path, B)
+        wait_for_version(toolkit, 2)
+
+
+def test_a_fork_does_not_wait_for_a_look_that_asks_for_the_thread(watch_thread: WatchThread) -> None:
+    """As an observer does that looks at a status."""
+    began, ended = threading.Event(), threading.Event()
+
+    def look(now_us: int) -> None:
+        if not began.is_set():
+            began.set()
+            wait_until(lambda: watch_thread._thread is None, "the fork waits for this look")
+            watch_thread.ensure()
+            ended.set()
+
+    watch_thread.add(Job("a.yaml", look, lambda: None))
+    assert began.wait(LIMIT_S)
+    watch_thread.before_fork()
+    has_ended = ended.is_set()
+    watch_thread.after_fork_in_parent()
+    assert has_ended, "before the fork, not after it"
+    assert len(watch_threads()) == 1
+
+
 def test_a_thread_that_could_not_be_started_is_started_later(
     watch_thread: WatchThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -193,6 +193,23 @@ def test_nor_where_the_old_text_is_written_over_without_cutting_it_off(tmp_path:
     assert watch.told == [new]
 
 
+@pytest.mark.parametrize("appended", [8, 20])
+def test_half_of_a_new_file_is_not_taken_after_two_seconds_of_writing(appended: int, watch: Watch, path: Path) -> None:
+    """Written where it stands on and on, and then put aside for another one that is written slowly, line by line."""
+    with path.open("ab", buffering=0) as file:
+        for _ in range(appended):
+            file.write(b"# more\n")
+            watch.run(0.15)
+    path.replace(path.with_name("aside"))
+    with path.open("wb", buffering=0) as file:
+        for line in B.splitlines(keepends=True) * 3:
+            file.write(line)
+            watch.run(0.15)
+    assert watch.told == []
+    watch.run(1.0)
+    assert watch.told == [B * 3]
+
+
 def test_a_file_that_is_touched_on_and_on_is_taken_after_two_seconds(watch: Watch, path: Path) -> None:
     path.write_bytes(B)
     began_us = watch.clock.now_us()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -63,6 +64,12 @@ class BreakerPool:
         self.health = None
         for machine in self:
             machine.retire(now_us)
+
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self.table.renew_lock()
+        for machine in self:
+            machine.lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Machine]:
         yield self.single
@@ -240,6 +247,10 @@ class CircuitBreaker:
         if state not in ("open", "closed", None):
             raise ValueError(f'force: must be "open", "closed" or None, got {state!r}')
         self.pool.force(state, self.clock.now_us())
+
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self.pool.renew_locks()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         machine = self._single or self._machine_of(call)

@@ -23,7 +23,7 @@ class CircuitBreakerSettings:
     `min_calls` None means 20, and at most `window_calls`; once made, the settings hold the number.
     """
 
-    failure_rate: float = option(Kind.SHARE, "share of failed calls that opens", default=0.5, minimum=0, maximum=1)
+    failure_rate: float = option(Kind.SHARE, "share of failed calls that opens", default=0.5, above=0, maximum=1)
     window_s: float = option(Kind.DURATION, "how far back calls count", default=30.0, minimum=0.01, maximum=MAX_DURATION_S)
     window_calls: int | None = option(
         Kind.COUNT, "count the last so many calls instead", default=None, minimum=1, maximum=1_000_000, optional=True
@@ -78,8 +78,6 @@ class CircuitBreakerSettings:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.failure_rate == 0:
-            raise ValueError("CircuitBreakerSettings.failure_rate: must be above 0 %, or every call would open it")
         if self.min_calls is None:
             object.__setattr__(self, "min_calls", min(DEFAULT_MIN_CALLS, self.window_calls or DEFAULT_MIN_CALLS))
         if self.window_calls is not None and self.min_calls > self.window_calls:

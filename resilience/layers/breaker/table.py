@@ -66,6 +66,10 @@ class MachineTable:
         for machine in forgotten:
             machine.retire(now_us)
 
+    def renew_lock(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self._lock = threading.Lock()
+
     def __iter__(self) -> Iterator[Machine]:
         with self._lock:
             return iter(list(self._machines.values()))

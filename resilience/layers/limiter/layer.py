@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -201,6 +202,10 @@ class RateLimiter:
         """What the caller of `call` has left."""
         tokens = self.state.clock_of(self.settings, call.now_us)
         return self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
+
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self.state.lock = threading.Lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         quota = self.quota(call)

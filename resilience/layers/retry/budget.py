@@ -38,6 +38,10 @@ class RetryBudget:
             self._most = most
             self._ratio = round(ratio * _TOKEN)
 
+    def renew_lock(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self._lock = threading.Lock()
+
     @property
     def tokens(self) -> float:
         """The tokens that are left."""

@@ -122,6 +122,11 @@ class Retry:
         self._uniform = uniform
         enrol(self)
 
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self.state.lock = threading.Lock()
+        self.state.budget.renew_lock()
+
     def begin(self, call: Call, judge: Judge | None = None) -> Tries:
         """Start counting the tries of one call."""
         return Tries(self, call, judge or self.judge)

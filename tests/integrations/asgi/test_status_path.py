@@ -164,12 +164,34 @@ def test_it_is_within_the_application(toolkit: Toolkit, path: str, root_path: st
     assert (talk.body != b"mine") == is_status
 
 
-def test_a_websocket_of_that_path_is_the_application_s(toolkit: Toolkit) -> None:
+@pytest.mark.parametrize("headers", [[], [("authorization", BEARER)]])
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_a_websocket_of_that_path_does_not_reach_the_application(
+    toolkit: Toolkit, headers: list[tuple[str, str]], root_path: str
+) -> None:
+    before = toolkit.status()["limiters"]["api"]
+    talks = [
+        Conversation(guard(toolkit), f"{root_path}{PATH}", kind="websocket", headers=headers, extensions=extensions)
+        for extensions in ((), ("websocket.http.response",))
+    ]
+    for talk in talks:
+        talk.scope["root_path"] = root_path
+        run(talk.run())
+        assert talk.incoming.empty()
+    closed, denied = talks
+    assert closed.sent == [{"type": "websocket.close", "code": 1008, "reason": "no websocket here"}]
+    assert (denied.status, denied.header("content-type"), denied.is_complete) == (404, "application/problem+json", True)
+    assert denied.sent[0]["type"] == "websocket.http.response.start"
+    assert json.loads(denied.body) == {"type": "about:blank", "title": "Not Found", "status": 404}
+    assert toolkit.status()["limiters"]["api"] == before
+
+
+def test_other_websockets_are_the_application_s(toolkit: Toolkit) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
 
-    talk = run(Conversation(guard(toolkit, app), PATH, kind="websocket").run())
+    talk = run(Conversation(guard(toolkit, app), f"{PATH}/x", kind="websocket").run())
     assert [message["type"] for message in talk.sent] == ["websocket.accept"]
 
 

@@ -214,13 +214,35 @@ def test_a_head_that_the_server_refuses_is_a_failure_of_the_application() -> Non
     def refusing(status: str, headers: Any, exc_info: Any = None) -> Any:
         raise ValueError("no such header")
 
-    for app in (listing(body=[b"a"]), answering(), listing(body=Parts()), listing(body=Parts(b""))):
+    for app in (listing(body=[b"a"]), answering(), listing(body=Parts()), listing(body=Parts(b"")), _of_length("1", b"a")):
         bench = bench_at_probe()
         talk = Conversation(bench.guard(app, validated=False), validated=False)
         talk.start_response = refusing  # type: ignore[method-assign]  # a server that takes no head
         with pytest.raises(ValueError, match="no such header"):
             talk.run()
         assert bench.outcome() == "failed"
+
+
+def test_a_body_that_the_server_never_gets_is_closed() -> None:
+    def refusing(status: str, headers: Any, exc_info: Any = None) -> Any:
+        raise ValueError("no such header")
+
+    file, parts = io.BytesIO(b"contents"), Parts(b"a")
+    for body, headers in ((FileWrapper(file), TEXT), (parts, [*TEXT, ("content-length", "1")])):
+        app = Bench().guard(_with_headers(headers, body), validated=False)
+        talk = Conversation(app, validated=False, environ={"wsgi.file_wrapper": FileWrapper})
+        talk.start_response = refusing  # type: ignore[method-assign]  # a server that takes no head
+        with pytest.raises(ValueError, match="no such header"):
+            talk.begin()
+    assert (file.closed, parts.closed) == (True, 1)
+
+
+def _with_headers(headers: Any, body: Any) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", headers)
+        return body
+
+    return app
 
 
 def test_an_empty_part_brings_the_head_and_can_still_be_replaced() -> None:
@@ -297,6 +319,18 @@ def test_a_server_whose_start_response_returns_nothing_gets_one_head() -> None:
     assert list(body) == [b"a", b"b", b"c"]
     body.close()
     assert heads == ["200 OK"]
+
+
+@pytest.mark.parametrize(("headers", "starts"), [(TEXT, 0), ([*TEXT, ("content-length", "1")], 1)])
+def test_a_head_that_does_not_tell_the_length_of_its_body_waits_for_the_first_part(headers: Any, starts: int) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", headers)
+        return Parts(b"a")
+
+    with left_open(Conversation(Bench().guard(app))) as talk:
+        assert talk.starts == starts
+        assert talk.next_part() == b"a"
+        assert talk.starts == 1
 
 
 def _of_length(length: str, *parts: bytes | BaseException) -> Any:

@@ -163,3 +163,19 @@ def test_the_breaker_met_again_inside_lets_the_outgoing_call_pass_and_votes_once
     assert Conversation(bench.guard(app)).run().content == b"firstsecond"
     assert bench.outcome() == "ok"
     assert bench.breaker.decisions()["probe"] == 1
+
+
+def test_a_head_that_tells_the_length_of_its_body_is_given_at_once_and_not_replaced() -> None:
+    error = CircuitOpen("out", policy="out")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, ("content-length", "5")])
+        return Parts(error)
+
+    bench = Bench()
+    bench.half_open()
+    talk = Conversation(bench.guard(app))
+    with pytest.raises(CircuitOpen) as caught:
+        talk.run()
+    assert caught.value is error
+    assert (talk.status, talk.starts, talk.content, bench.outcome()) == (200, 1, b"", "ignored")
