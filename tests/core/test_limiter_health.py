@@ -224,6 +224,7 @@ def test_a_step_that_somebody_else_has_seen_first_counts_from_its_own_instant(cl
         assert admitted(limiter, clock, 5) == 4
     health.cut()
     health.release()
+    assert (takes.rate_per_s, tells.rate_per_s) == (0.5, 0.5)
     clock.advance(10.0)
     assert health.signal.factor == 0.75
     assert takes.state.take(None, 3, clock.now_us()) == 1_333_334, "2 are there; the third comes at three quarters of the rate"

@@ -12,6 +12,7 @@ import pytest
 
 import resilience
 from resilience import (
+    BreakerChanged,
     BreakerState,
     Call,
     CircuitBreaker,
@@ -26,7 +27,7 @@ from resilience import (
     Retry,
 )
 from resilience.layers.limiter import LimiterState
-from resilience.testing import ManualClock
+from resilience.testing import ManualClock, RecordingObserver
 from tests.core.helpers import Drive, Failure, attempt, fail, no_jitter, succeed
 
 OPEN, HALF_OPEN, CLOSED = BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED
@@ -293,6 +294,14 @@ def test_a_call_is_counted_by_the_settings_it_began_with(clock: ManualClock, bef
     else:
         assert expected == "would_reject"
     assert counts(breaker) == {expected: 1}
+
+
+def test_the_log_of_one_that_opens_says_that_it_refuses_nothing(clock: ManualClock) -> None:
+    with RecordingObserver() as observer:
+        assert attempt(Pipeline("p", breaker_of(clock)), fail) == "failed"
+    assert [event.reason for event in observer.events if isinstance(event, BreakerChanged)] == [
+        "1 of 1 calls failed; in shadow: it refuses nothing"
+    ]
 
 
 # --- in company -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilience.layers.timeouts import PARSERS, grpc_timeout_ns, milliseconds_left
+from resilience.layers.timeouts import PARSERS, grpc_timeout_ns, milliseconds_left, timeout_text
 from tests.core.helpers import vectors
 
 GO_CLAMPS_AT_NS = 9_223_372_036_854_775_807
@@ -45,3 +45,17 @@ def test_milliseconds(header: str, text: str, timeout_s: float | None) -> None:
 )  # fmt: skip
 def test_what_is_passed_on_is_rounded_down(remaining_us: int, reserve_us: int, left_ms: int) -> None:
     assert milliseconds_left(remaining_us, reserve_us) == left_ms
+
+
+@pytest.mark.parametrize(
+    ("header", "timeout_ms", "text"),
+    [
+        ("grpc-timeout", 1, "1m"),
+        ("grpc-timeout", 99_999_999, "99999999m"),
+        ("grpc-timeout", 100_000_000, "99999999m"),
+        ("x-envoy-expected-rq-timeout-ms", 100_000_000, "100000000"),
+        ("connect-timeout-ms", 20, "20"),
+    ],
+)
+def test_what_is_written(header: str, timeout_ms: int, text: str) -> None:
+    assert timeout_text(header, timeout_ms) == text
