@@ -441,6 +441,17 @@ def test_late_calls_and_present_ones_hold_the_bound_together(
     assert sum(got) == max(burst, 100 if after == 1 else burst)
 
 
+def test_a_late_call_that_the_present_settings_refuse_too_is_told_of_these(service: Service) -> None:
+    service.limiter("rate: 1000/s, burst: 10000")
+    found = service.toolkit.resolve("api")
+    service.limiter("rate: 1/h, burst: 1")
+    assert service.admitted(2) == 1
+    with pytest.raises(RateLimited) as refused:
+        found.call(str)
+    assert refused.value.quota is not None
+    assert (refused.value.quota.limit, refused.value.rate_per_s) == (1, 1 / 3600)
+
+
 def test_what_a_late_call_is_told_never_lies_in_the_past(service: Service) -> None:
     service.limiter("rate: 1/s, burst: 1")
     found = service.toolkit.resolve("api")
@@ -472,6 +483,9 @@ LIMITS = {"tight": (1, 3600, 1), "loose": (1_000_000, 1, 3_600_000_000)}
 USUAL = {(1.0, "x", *LIMITS["tight"]), (2.0, "y", *LIMITS["tight"])}
 AT_FIRST = {(2.0, "x", *LIMITS["loose"]), (1.0, "y", *LIMITS["loose"])}
 """The bucket that becomes the loose one begins with what was left, and fills within a second."""
+LATE = {(2.0, "x", *LIMITS["tight"]), (1.0, "y", *LIMITS["tight"])}
+"""A call that found its pipeline just before a change and comes to the limiter just after it: the limit in force goes first, and a
+refusal is told by it. What it had besides, its deadline, goes to nobody with a refusal."""
 
 
 def ask(pipeline: Pipeline) -> tuple[Any, ...] | None:
@@ -521,6 +535,6 @@ def test_no_call_sees_a_mixture_of_two_configurations(tmp_path: Path) -> None:
             sys.setswitchinterval(interval_s)
     sights = {sight for sight in seen if sight is not None}
     assert sights >= USUAL
-    assert sights <= USUAL | AT_FIRST
+    assert sights <= USUAL | AT_FIRST | LATE
     assert seen.count(None) <= 1 + reloads, "what was left in the bucket that becomes the tight one"
     assert len(seen) > reloads

@@ -15,10 +15,13 @@ from examples.demo_kit.processes import ROOT
 from tests.examples.test_processes import is_running
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_that_is_stopped_stops_its_services(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("app", "number"),
+    [("asgi_app", signal.SIGINT), ("asgi_app", signal.SIGTERM), ("asgi_app", signal.SIGHUP), ("flask_app", signal.SIGTERM)],
+)
+def test_a_demo_that_is_stopped_stops_its_services(app: str, number: signal.Signals, tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        [sys.executable, "examples/asgi_app/demo.py", "--out", str(tmp_path / "out")],
+        [sys.executable, f"examples/{app}/demo.py", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,

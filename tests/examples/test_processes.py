@@ -54,10 +54,12 @@ def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
     assert "broken service ended at once" in str(caught.value)
 
 
-def test_a_bad_configuration_is_shown_line_by_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("app", "server"), [("asgi_app", "uvicorn"), ("flask_app", "gunicorn")])
+def test_a_bad_configuration_is_shown_line_by_line(app: str, server: str, tmp_path: Path) -> None:
     bad = tmp_path / "resilience.yaml"
     bad.write_text("version: 1\nlimiters: {api: {rate: 100}}\n", encoding="utf-8")
-    service = Service("orders", "examples.asgi_app.app:from_environment", tmp_path, {"RESILIENCE_CONFIG": str(bad)})
+    environment = {"RESILIENCE_CONFIG": str(bad)}
+    service = Service("orders", f"examples.{app}.app:from_environment", tmp_path, environment, server=server)
     with service, pytest.raises(StartError, match=r"resilience.yaml:2:24: limiters\.api\.rate"):
         asyncio.run(service.wait_ready())
 
@@ -70,9 +72,16 @@ def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path, mon
     assert not is_running(pid)
 
 
-def test_a_server_ends_when_its_parent_is_gone() -> None:
+@pytest.mark.parametrize(
+    ("module", "factory"),
+    [
+        ("examples.demo_kit.serve", "examples.asgi_app.payments:create_app"),
+        ("examples.demo_kit.serve_wsgi", "examples.flask_app.app:from_environment"),
+    ],
+)
+def test_a_server_ends_when_its_parent_is_gone(module: str, factory: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        command = [sys.executable, "-m", "examples.demo_kit.serve", "examples.asgi_app.payments:create_app"]
+        command = [sys.executable, "-m", module, factory]
         server = subprocess.Popen(
             [*command, str(listening.fileno())], cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[listening.fileno()]
         )

@@ -121,6 +121,16 @@ class LimiterState:
                     return tokens
         return self.tokens
 
+    def told_by(self, settings: RateLimiterSettings, key: Hashable | None, cost: int, now_us: int) -> TokenClock:
+        """Whose numbers a refusal tells: those under which the call began, or of the smaller bucket of now that refused it."""
+        tokens = self.clock_of(settings, now_us)
+        if tokens.capacity <= self.tokens.capacity:
+            return tokens
+        with self.lock:
+            full = self._full_now(now_us)
+            is_refused_now = max(full, self.table.get(key, full)) + cost * TOKEN > self.tokens.read(now_us)
+        return self.tokens if is_refused_now else tokens
+
     def _full_now(self, now_us: int) -> int:
         """The number that stands for a full bucket by the present clock. One that stands still must not see a bucket fuller than
         that: others have been issued tokens since, and both together would be more than the bound allows."""

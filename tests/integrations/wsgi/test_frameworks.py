@@ -56,7 +56,7 @@ def django(pipeline: Pipeline) -> Any:
 
 def _pyramid(pipeline: Pipeline, set_up: Callable[[Any], None]) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # WebOb imports `cgi`
+        warnings.simplefilter("ignore")  # for what it and WebOb import
         from pyramid.config import Configurator
         from pyramid.response import FileResponse, Response
 
