@@ -17,6 +17,7 @@ _TITLES: Final = {
     "quota-exceeded": "Request cannot be satisfied as assigned quota has been exceeded",
     "temporary-reduced-capacity": "Request cannot be satisfied due to temporary server capacity constraints",
 }
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OUTWARD: Final = "something that this service depends on cannot be called now"
 _LARGEST: Final = 999_999_999_999_999  # an integer of a structured field (RFC 9651) has no more digits
 _SPREAD: Final = 5  # Retry-After is drawn from up to a fifth more, so that the refused do not all come back together
@@ -34,8 +35,7 @@ class Answer:
     @property
     def status_line(self) -> str:
         """The status with its phrase, as WSGI wants it."""
-        known = {status.value: status.phrase for status in HTTPStatus}
-        return f"{self.status} {known.get(self.status, 'Refused')}"
+        return f"{self.status} {_PHRASES.get(self.status, 'Refused')}"
 
 
 def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.random) -> Answer:

@@ -41,7 +41,7 @@ class LimiterState:
         health leaves it cannot hold so many.
         """
         tokens, health = self.tokens, self.health
-        if settings is not self.settings:
+        if settings is not None and settings is not self.settings:
             tokens = self.clock_of(settings, now_us)
             self.sync(now_us)
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):

@@ -2,24 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.integrations.outgoing.conftest import clock, no_leaks, peer
 
-import pytest
-
-from resilience.testing import ManualClock, no_leaks_fixture
-from tests.integrations.outgoing.peer import Peer, peering
-
-no_leaks = no_leaks_fixture(autouse=True)
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    """The service that is called."""
-    with peering() as found:
-        yield found
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time that moves only when told."""
-    return ManualClock()
+__all__ = ["clock", "no_leaks", "peer"]
