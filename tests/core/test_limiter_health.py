@@ -229,3 +229,14 @@ def test_a_step_that_somebody_else_has_seen_first_counts_from_its_own_instant(cl
     assert health.signal.factor == 0.75
     assert takes.state.take(None, 3, clock.now_us()) == 1_333_334, "2 are there; the third comes at three quarters of the rate"
     assert tells.quota(Call(now_us=clock.now_us())).limit == 3
+
+
+def test_a_signal_that_lets_go_sooner_than_it_was_going_to_is_followed_by_a_limiter_that_nobody_reads(clock: ManualClock) -> None:
+    health = Health(clock, cut=0.5, recover=0.25, every_s=10.0)
+    limiter = RateLimiter(1.0, burst=4, health=health.signal, clock=clock)
+    assert admitted(limiter, clock, 5) == 4
+    health.cut()
+    assert limiter.rate_per_s == 0.5
+    health.signal.opened(health._hold, clock.now_us(), clock.now_us() + 1_000_000)  # no longer for ever: no new phase begins
+    clock.advance(21.0)
+    assert limiter.state.take(None, 3, clock.now_us()) == 1_333_334, "the factor is three quarters since this instant"
