@@ -134,3 +134,8 @@ class Active:
         """The pipeline that guards an HTTP request, or None."""
         rule = self._routes.find(method, path)
         return None if rule is None or rule.pipeline is None else self.pipelines[rule.pipeline]
+
+    def find_grpc(self, method: str) -> Pipeline | None:
+        """The pipeline that guards a gRPC method such as "/shop.v1.Orders/Get", or None."""
+        rule = self._routes.find_grpc(method)
+        return None if rule is None or rule.pipeline is None else self.pipelines[rule.pipeline]

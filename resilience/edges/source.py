@@ -12,6 +12,7 @@ from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline
 from resilience.layers.limiter import RateLimiter
 from resilience.pipeline import Pipeline
+from resilience.states import Active
 from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
 
@@ -44,6 +45,9 @@ class RouteSource(Protocol):
     def find(self, method: str, path: str) -> Guarded | None:
         """The guarded pipeline of an HTTP request, or None where it is not guarded."""
 
+    def find_grpc(self, method: str) -> Guarded | None:
+        """The guarded pipeline of a gRPC method such as "/shop.v1.Orders/Get", or None where it is not guarded."""
+
     def status(self) -> dict[str, Any]:
         """What an operator wants to see, as plain data for JSON."""
 
@@ -53,6 +57,9 @@ class _OnePipeline:
         self._guarded = Guarded(pipeline)
 
     def find(self, method: str, path: str) -> Guarded | None:
+        return self._guarded
+
+    def find_grpc(self, method: str) -> Guarded | None:
         return self._guarded
 
     def status(self) -> dict[str, Any]:
@@ -69,7 +76,13 @@ class _Routes:
 
     def find(self, method: str, path: str) -> Guarded | None:
         active = self._toolkit.active
-        pipeline = active.find(method, path)
+        return self._guarded(active, active.find(method, path))
+
+    def find_grpc(self, method: str) -> Guarded | None:
+        active = self._toolkit.active
+        return self._guarded(active, active.find_grpc(method))
+
+    def _guarded(self, active: Active, pipeline: Pipeline | None) -> Guarded | None:
         if pipeline is None:
             return None
         guarded = self._known.get(pipeline)

@@ -26,6 +26,8 @@ routes:
   - {match: {path: /healthz}, pipeline: none}
   - {match: {path: /slow, methods: [POST]}, pipeline: slow}
   - {match: {path: "/orders/**"}, pipeline: api}
+  - {match: {grpc: "/shop.v1.Admin/*"}, pipeline: none}
+  - {match: {grpc: "/*/Get"}, pipeline: api}
 """
 
 
@@ -48,6 +50,14 @@ def test_what_is_known_before_any_request_is_worked_out_once(config: Path) -> No
     assert [limiter.name for limiter in api.quota_limiters] == ["shown"]
     assert (api.times_start, slow.times_start) == (False, True)
     assert (slow.deadline, slow.inbound_headers, slow.streams_have_deadline) == (None, frozenset({b"x-retry-attempt"}), False)
+    close()
+
+
+def test_grpc_methods_have_routes_of_their_own(config: Path) -> None:
+    source, close = open_source(config, None)
+    assert source.find_grpc("/shop.v1.Orders/Get") is source.find("GET", "/orders/1")
+    for method in ("/shop.v1.Admin/Get", "/shop.v1.Orders/Put", "/orders/1"):
+        assert source.find_grpc(method) is None
     close()
 
 

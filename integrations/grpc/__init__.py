@@ -1,0 +1,3 @@
+"""gRPC on both sides, for threads; `resilience.integrations.grpc.aio` is the same for asyncio."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""gRPC on both sides, for asyncio."""
+
+from __future__ import annotations
