@@ -9,6 +9,7 @@ from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
+from resilience.edges.client import ClientExchange
 from resilience.edges.inbound import InboundCall, answer_in_handler, inbound_timeout_s, read_inbound
 from resilience.edges.outgoing import OutgoingCall, OutgoingRequest, host_key
 from resilience.edges.source import Guarded, RouteSource, open_source
@@ -25,6 +26,7 @@ __all__ = [
     "Call",
     "Choose",
     "Chosen",
+    "ClientExchange",
     "Guarded",
     "InboundCall",
     "Outcome",
