@@ -25,7 +25,7 @@ def drive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[], Any]
         effect = next(plan)
         while True:
             try:
-                answer = _perform(effect, clock, work)
+                answer = perform(effect, clock, work)
             except StopIteration as stop:
                 effect = plan.throw(_CarriedStop(stop))
             except BaseException as error:
@@ -39,7 +39,8 @@ def drive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[], Any]
         raise carried.args[0] from None
 
 
-def _perform(effect: Effect, clock: Clock, work: Callable[[], Any] | None) -> Any:
+def perform(effect: Effect, clock: Clock, work: Callable[[], Any] | None) -> Any:
+    """Do what one effect asks for, blocking this thread."""
     if isinstance(effect, Wait):
         return clock.sleep(effect.wait_s)
     if isinstance(effect, Ask):
@@ -55,7 +56,7 @@ async def adrive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[
         effect = next(plan)
         while True:
             try:
-                answer = await _aperform(effect, clock, work)
+                answer = await aperform(effect, clock, work)
             except BaseException as error:
                 effect = plan.throw(error)
             else:
@@ -65,7 +66,8 @@ async def adrive(plan: Generator[Effect, Any, T], clock: Clock, work: Callable[[
         return result
 
 
-async def _aperform(effect: Effect, clock: Clock, work: Callable[[], Awaitable[Any]] | None) -> Any:
+async def aperform(effect: Effect, clock: Clock, work: Callable[[], Awaitable[Any]] | None) -> Any:
+    """Do what one effect asks for, suspending this task."""
     if isinstance(effect, Wait):
         return await clock.asleep(effect.wait_s)
     if isinstance(effect, Ask):

@@ -51,6 +51,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.pipeline",
             "resilience.plan",
             "resilience.stage",
+            "resilience.stepped",
             "resilience.timers",
             "resilience.tries",
         ),

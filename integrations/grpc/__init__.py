@@ -1,3 +1,7 @@
 """gRPC on both sides, for threads; `resilience.integrations.grpc.aio` is the same for asyncio."""
 
 from __future__ import annotations
+
+from resilience.integrations.grpc.client import ClientInterceptor
+
+__all__ = ["ClientInterceptor"]

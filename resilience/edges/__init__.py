@@ -6,27 +6,39 @@ A room makes a `Call` of its own, admits it through a pipeline, settles it at th
 from __future__ import annotations
 
 from resilience.call import CURRENT, Call, Outcome, Permit
+from resilience.clock import US_PER_S
 from resilience.drivers import adrive, drive, within
 from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
+from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
 from resilience.edges.client import ClientExchange
 from resilience.edges.inbound import InboundCall, answer_in_handler, inbound_timeout_s, read_inbound
 from resilience.edges.outgoing import OutgoingCall, OutgoingRequest, host_key
 from resilience.edges.source import Guarded, RouteSource, open_source
 from resilience.errors import refusal_in
+from resilience.layers.base import Attempt, Effect
 from resilience.layers.breaker.classify import judge_code, judge_error, judge_status
 from resilience.layers.retry.on import RetryOn
-from resilience.layers.retry.verdict import grpc_verdict, http_verdict
+from resilience.layers.retry.verdict import FAILURE, SUCCESS, Verdict, grpc_verdict, http_verdict
+from resilience.layers.timeouts import grpc_timeout_s
 from resilience.stage import settle_error
+from resilience.stepped import SteppedPlan
 from resilience.timers import Slot, wheel_of
 
 __all__ = [
+    "ATTEMPT_HEADER",
     "CURRENT",
+    "FAILURE",
+    "HIGHEST_ATTEMPT",
+    "SUCCESS",
+    "US_PER_S",
     "Answer",
+    "Attempt",
     "Call",
     "Choose",
     "Chosen",
     "ClientExchange",
+    "Effect",
     "Guarded",
     "InboundCall",
     "Outcome",
@@ -37,9 +49,12 @@ __all__ = [
     "RetryOn",
     "RouteSource",
     "Slot",
+    "SteppedPlan",
+    "Verdict",
     "adrive",
     "answer_in_handler",
     "drive",
+    "grpc_timeout_s",
     "grpc_verdict",
     "host_key",
     "http_verdict",

@@ -79,7 +79,7 @@ class ClientExchange(ABC):
     # --- the time of a try ------------------------------------------------------------------------------------------------------
 
     def begin_time(self) -> int | None:
-        """A try begins. Returns the whole milliseconds that its peer may take; None: as long as it likes.
+        """A try begins. Returns the whole milliseconds that its peer may take, less the reserve; None: as long as it likes.
 
         Raises:
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
@@ -88,10 +88,15 @@ class ClientExchange(ABC):
         if attempt.deadline_us is None:
             return None
         remaining_us = attempt.deadline_us - self.pipeline.clock.now_us()
-        left_ms = milliseconds_left(remaining_us, to_us(self._settings.reserve_s))
+        left_ms = milliseconds_left(remaining_us, self.reserve_us)
         if left_ms <= 0:
             raise self._nothing_left(remaining_us)
         return left_ms
+
+    @property
+    def reserve_us(self) -> int:
+        """Microseconds kept back of the time of a try, for the way home."""
+        return to_us(self._settings.reserve_s)
 
     def left_s(self) -> float | None:
         """How long the try may still take, in seconds and never quite nothing; None: as long as it likes."""
@@ -120,7 +125,7 @@ class ClientExchange(ABC):
         if self._deadline is not None:
             policy = self._deadline.name
             self._deadline.state.count_expired()
-        left_ms, reserve_ms = max(0.0, remaining_us / 1000), self._settings.reserve_s * 1000
+        left_ms, reserve_ms = max(0.0, remaining_us / 1000), self.reserve_us / 1000
         message = f"{policy}: {left_ms:.3g} ms are left, too little beside the reserve of {reserve_ms:.3g} ms: not sent"
         return DeadlineExceeded(message, policy=policy, reason="expired_on_arrival")
 
@@ -185,8 +190,13 @@ class ClientExchange(ABC):
 
     def dropped(self) -> None:
         """Nobody refers to the response any more, and nobody has closed it. For destructors: settled by the next call."""
-        if self._permits:
+        if self.is_unsettled:
             _abandoned.append(self)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether something is still to be settled."""
+        return bool(self._permits)
 
     def _taken(self) -> list[Permit]:
         permits, self._permits = self._permits, []

@@ -11,6 +11,7 @@ from resilience.clock import US_PER_S
 _GRPC_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,10}\Z")
 _MOST_IN_GRPC: Final = 99_999_999
+_NEVER_LONGER_PERCENT: Final = 97
 _NS_PER_UNIT: Final = {"H": 3_600_000_000_000, "M": 60_000_000_000, "S": 1_000_000_000, "m": 1_000_000, "u": 1_000, "n": 1}
 
 
@@ -46,3 +47,16 @@ def timeout_text(header: str, timeout_ms: int) -> str:
 def milliseconds_left(remaining_us: int, reserve_us: int) -> int:
     """Whole milliseconds to pass on: what is left less the reserve, rounded down. 0 or less must not be sent."""
     return (remaining_us - reserve_us) * 1000 // US_PER_S
+
+
+def grpc_timeout_s(timeout_ms: int) -> float:
+    """The timeout in seconds to hand to gRPC so that what arrives is at most `timeout_ms`, 1 or more.
+
+    The C core rounds up three times: to whole milliseconds, to the three digits that it encodes (12.345 s as 12.4 s), and to the
+    timeout of an earlier call on the same connection that is less than 3 % longer, since that one compresses better.
+    """
+    least_ms = timeout_ms * _NEVER_LONGER_PERCENT // 100
+    scale = 1
+    while least_ms // scale >= 1000:
+        scale *= 10
+    return max(0.5, least_ms // scale * scale - 1.0) / 1000

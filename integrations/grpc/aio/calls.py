@@ -1,0 +1,220 @@
+"""Calls that a task makes, tried again until a response, or the first of a stream of them, has come."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Any, Self
+
+import grpc
+
+from resilience.edges import Effect
+from resilience.integrations.grpc.outgoing import RpcExchange, raised
+
+Send = Callable[[], Awaitable[Any]]
+
+
+async def aunary(exchange: RpcExchange, send: Send) -> Any:
+    """A call with one request and one response. Returns the call of the last try, which has succeeded."""
+    call = await Run(exchange, send).until_response()
+    exchange.ended()
+    return call
+
+
+class Run:
+    """The tries of one call, made by whichever task waits for what comes of them."""
+
+    def __init__(self, exchange: RpcExchange, send: Send) -> None:
+        self.exchange = exchange
+        self.steps = exchange.steps
+        self._send = send
+        self.call: Any = None
+
+    async def begin(self) -> None:
+        """Send the first try."""
+        await self.next_try(self.steps.first)
+
+    async def until_response(self) -> Any:
+        """Make tries until one has got its response."""
+        await self.begin()
+        return await self.response()
+
+    async def response(self) -> Any:
+        """Wait for the response to the try that is on its way, and make others if it fails."""
+        while self.steps.is_pending:
+            try:
+                await self.call
+            except BaseException as error:  # noqa: BLE001  # the plan raises it again, unless there is another try
+                await self.failed(error)
+            else:
+                self.steps.returned(self.call)
+        return self.call
+
+    async def failed(self, error: BaseException) -> None:
+        """The try that is on its way has ended with `error`: make another, or raise."""
+        await self.next_try(self.steps.raised, self.exchange.as_known(error))
+
+    async def next_try(self, step: Callable[..., Effect | None], *args: Any) -> None:
+        """Take a step of the plan, and send the try that it asks for."""
+        steps = self.steps
+        try:
+            effect = step(*args)
+            while await steps.auntil_attempt(effect) is not None:
+                try:
+                    self.call = await self._send()
+                except BaseException as error:  # noqa: BLE001  # it goes on inside the plan
+                    effect = steps.raised(error)
+                else:
+                    return
+        except BaseException as error:  # raised again
+            instead = raised(error)
+            if instead is error:
+                raise
+            raise instead from instead.__cause__
+
+
+class _Face:
+    """What all calls have in common: they speak for the try that is on its way, or was the last."""
+
+    def __init__(self, exchange: RpcExchange, send: Send) -> None:
+        self._exchange = exchange
+        self._run = Run(exchange, send)
+
+    async def begin(self) -> Self:
+        """Send the first try. Returns this call.
+
+        Raises:
+            Rejected: a layer refused.
+        """
+        await self._run.begin()
+        return self
+
+    def cancel(self) -> bool:
+        """Cancel it, and all further tries."""
+        self._exchange.is_cancelled = True
+        cancelled: bool = self._run.call.cancel()
+        return cancelled
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        cancelled: bool = self._run.call.cancelled()
+        return cancelled
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        done: bool = self._run.call.done()
+        return done
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` with this when the present try has ended."""
+        self._run.call.add_done_callback(lambda _: callback(self))
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the present try may still take."""
+        remaining_s: float | None = self._run.call.time_remaining()
+        return remaining_s
+
+    async def initial_metadata(self) -> Any:
+        """That of the present try."""
+        return await self._run.call.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        """That of the present try."""
+        return await self._run.call.trailing_metadata()
+
+    async def code(self) -> Any:
+        """The status code of the present try."""
+        return await self._run.call.code()
+
+    async def details(self) -> Any:
+        """The details of the present try."""
+        return await self._run.call.details()
+
+    async def debug_error_string(self) -> Any:
+        """What gRPC says of the end of the present try."""
+        return await self._run.call.debug_error_string()
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the present try has a connection."""
+        await self._run.call.wait_for_connection()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # it never began
+            self._exchange.dropped()
+
+
+class _OneResponse(_Face):
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._response().__await__()
+
+    async def _response(self) -> Any:
+        call = await self._run.response()
+        self._exchange.ended()
+        return await call
+
+
+class _ManyResponses(_Face):
+    _messages: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._messages is None:
+            self._messages = self._all()
+        return self._messages
+
+    async def read(self) -> Any:
+        """The next response, or `grpc.aio.EOF`."""
+        try:
+            return await anext(self.__aiter__())
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+    async def _all(self) -> AsyncIterator[Any]:
+        run, exchange = self._run, self._exchange
+        first: list[Any] = []
+        messages = aiter(run.call)
+        while run.steps.is_pending:
+            try:
+                first = [await anext(messages)]
+            except StopAsyncIteration:
+                run.steps.returned(run.call)
+            except BaseException as error:  # noqa: BLE001  # the plan raises it again, unless there is another try
+                await run.failed(error)
+                messages = aiter(run.call)
+            else:
+                run.steps.returned(run.call)
+        try:
+            for message in first:
+                yield message
+            async for message in messages:
+                yield message
+        except BaseException as error:
+            exchange.broke_off(error)
+            raise
+        exchange.ended()
+
+
+class _ManyRequests(_Face):
+    async def write(self, request: Any) -> None:
+        """Send one more request."""
+        await self._run.call.write(request)
+
+    async def done_writing(self) -> None:
+        """Say that there are no more requests."""
+        await self._run.call.done_writing()
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        """What gRPC's own intercepted calls ask before they write."""
+        return bool(self._run.call._done_writing_flag)  # noqa: SLF001  # grpc asks this of calls that interceptors return
+
+
+class UnaryStreamCall(_ManyResponses, grpc.aio.UnaryStreamCall):  # type: ignore[misc]  # grpc ships no types
+    """A call with one request and a stream of responses."""
+
+
+class StreamUnaryCall(_OneResponse, _ManyRequests, grpc.aio.StreamUnaryCall):  # type: ignore[misc]  # grpc ships no types
+    """A call with a stream of requests and one response."""
+
+
+class StreamStreamCall(_ManyResponses, _ManyRequests, grpc.aio.StreamStreamCall):  # type: ignore[misc]  # grpc ships no types
+    """A call with streams both ways."""

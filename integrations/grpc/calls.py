@@ -1,0 +1,339 @@
+"""Calls that a thread makes: waited for, as a future, and with a stream of responses."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, Self
+
+import grpc
+
+from resilience.edges import Attempt, Effect
+from resilience.integrations.grpc.errors import number_of
+from resilience.integrations.grpc.outgoing import RpcExchange, raised
+
+Send = Callable[[], Any]
+
+
+class UnaryRun:
+    """Makes the tries of a call with one response, one after the other, wherever the end of the last one is learnt."""
+
+    def __init__(self, exchange: RpcExchange, send: Send) -> None:
+        self.exchange = exchange
+        self.steps = exchange.steps
+        self._send = send
+
+    def begin(self) -> Any:
+        """Make tries until one has succeeded, or is still on its way because its caller asked for a future. Returns its call.
+
+        Raises:
+            Rejected: a layer refused. The last error is raised as itself.
+        """
+        steps = self.steps
+        try:
+            effect = steps.first()
+            while steps.until_attempt(effect) is not None:
+                sent = self.sent()
+                if isinstance(sent, Failed):
+                    effect = steps.raised(sent.error)
+                elif sent.done():
+                    effect = self.took(sent)
+                else:
+                    return sent
+        except Exception as error:  # noqa: BLE001  # raised again
+            raise_as_seen(error)
+        return self.over()
+
+    def sent(self) -> Any:
+        """Send the next try: its call, or that it could not be sent."""
+        try:
+            return self.steps.context.run(self._send)
+        except Exception as error:  # noqa: BLE001  # it goes on inside the plan
+            return Failed(error)
+
+    def took(self, call: Any) -> Effect | None:
+        """Tell the plan how a try ended. Returns what it asks for then."""
+        error = error_of(call)
+        return self.steps.returned(call) if error is None else self.steps.raised(self.exchange.as_known(error))
+
+    def over(self) -> Any:
+        """The last try has succeeded: settle, and return its call."""
+        call = self.steps.result
+        self.exchange.ended()
+        return call
+
+
+class Failed(NamedTuple):
+    """A try that could not be sent."""
+
+    error: Exception
+
+
+def error_of(call: Any) -> BaseException | None:
+    """What a call that is over ended with; None where it succeeded."""
+    try:
+        error: BaseException | None = call.exception()
+    except grpc.FutureCancelledError:
+        return call if isinstance(call, grpc.RpcError) else concurrent.futures.CancelledError()
+    return error
+
+
+def raise_as_seen(error: BaseException) -> NoReturn:
+    """Raise an error that is being handled as callers of a stub see it."""
+    instead = raised(error)
+    if instead is error:
+        raise error
+    raise instead from instead.__cause__
+
+
+class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships no types
+    """The future of a call. gRPC's own thread learns how a try ended and makes the next one; where it must wait before, a thread of
+    its own does. The retry budget bounds how many do."""
+
+    def __init__(self, run: UnaryRun, call: Any) -> None:
+        self._run = run
+        self._call = call
+        self._future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        call.add_done_callback(self._ended)
+
+    # --- its tries --------------------------------------------------------------------------------------------------------------
+
+    def _ended(self, call: Any) -> None:
+        with self._failing():
+            self._go_on(self._run.took(call))
+
+    def _go_on(self, effect: Effect | None) -> None:
+        run = self._run
+        while effect is not None:
+            if not isinstance(effect, Attempt):
+                threading.Thread(target=self._wait, args=(effect,), name="resilience-grpc-retry", daemon=True).start()
+                return
+            sent = run.sent()
+            if not isinstance(sent, Failed):
+                self._call = sent
+                if run.exchange.is_cancelled:
+                    sent.cancel()
+                sent.add_done_callback(self._ended)
+                return
+            effect = run.steps.raised(sent.error)
+        self._future.set_result(run.over().result())
+
+    def _wait(self, effect: Effect) -> None:
+        with self._failing():
+            self._go_on(self._run.steps.until_attempt(effect))
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001  # whoever asks for the result gets it
+            self._future.set_exception(raised(error))
+
+    # --- what a future is -------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Cancel it, and all further tries."""
+        self._run.exchange.is_cancelled = True
+        return bool(self._call.cancel()) or not self._future.done()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it had ended."""
+        return self._run.exchange.is_cancelled and (not self._future.done() or self._future.exception() is not None)
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._future.done()
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Its response; waits for it."""
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return self._future.result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that it ended with, None where it succeeded; waits for it."""
+        try:
+            error = self._future.exception(timeout)
+        except concurrent.futures.TimeoutError:
+            raise grpc.FutureTimeoutError from None
+        if error is not None and self._run.exchange.is_cancelled:
+            raise grpc.FutureCancelledError from error
+        return error
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        """The traceback of its error; waits for it."""
+        error = self.exception(timeout)
+        return None if error is None else error.__traceback__
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Call `fn` with this when it has ended."""
+        self._future.add_done_callback(lambda _: fn(self))
+
+    # --- what a call is ---------------------------------------------------------------------------------------------------------
+
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return not self._future.done()
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the present try may still take."""
+        remaining_s: float | None = self._call.time_remaining()
+        return remaining_s
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` when it has ended. False: it has ended."""
+        if self._future.done():
+            return False
+        self._future.add_done_callback(lambda _: callback())
+        return True
+
+    def initial_metadata(self) -> Any:
+        """That of its last try; waits for its end."""
+        return self._last().initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        """That of its last try; waits for its end."""
+        return self._last().trailing_metadata()
+
+    def code(self) -> Any:
+        """Its status code; waits for its end."""
+        return self._last().code()
+
+    def details(self) -> Any:
+        """Its details; waits for its end."""
+        return self._last().details()
+
+    def _last(self) -> Any:
+        error = self._future.exception()
+        return error if isinstance(error, grpc.RpcError) else self._call
+
+
+class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
+    """A call with a stream of responses, tried again until the first has come: by whoever asks for it, in its thread."""
+
+    def __init__(self, exchange: RpcExchange, send: Send) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._has_begun = False
+        self._call: Any = None
+        try:
+            self._next_try(exchange.steps.first())
+        except Exception as error:  # noqa: BLE001  # raised again
+            raise_as_seen(error)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self._later() if self._has_begun else self._first()
+
+    def next(self) -> Any:
+        """The same as `next(call)`."""
+        return next(self)
+
+    def _first(self) -> Any:
+        exchange = self._exchange
+        while True:
+            try:
+                message = next(self._call)
+            except StopIteration:
+                self._commit()
+                exchange.ended()
+                raise
+            except BaseException as error:  # noqa: BLE001  # the plan raises it again, unless there is another try
+                self._go_on(error)
+            else:
+                self._commit()
+                return message
+
+    def _commit(self) -> None:
+        self._has_begun = True
+        self._exchange.steps.returned(self._call)
+        # Its end settles the call, also where nobody asks for more of it. Referred to weakly: gRPC cancels a call to which nobody
+        # refers any more, and what waits for its end must not keep it.
+        told = partial(_terminated, self._exchange, weakref.ref(self._call))
+        if not self._call.add_callback(told):
+            told()
+
+    def _later(self) -> Any:
+        try:
+            return next(self._call)
+        except StopIteration:
+            self._exchange.ended()
+            raise
+        except BaseException as error:
+            self._exchange.broke_off(error)
+            raise
+
+    def _go_on(self, error: BaseException) -> None:
+        try:
+            self._next_try(self._exchange.steps.raised(self._exchange.as_known(error)))
+        except BaseException as final:  # noqa: BLE001  # raised again
+            if not isinstance(error, grpc.RpcError):
+                self._call.cancel()  # interrupted: nobody will read on
+            raise_as_seen(final)
+
+    def _next_try(self, effect: Effect | None) -> None:
+        steps = self._exchange.steps
+        while steps.until_attempt(effect) is not None:
+            try:
+                self._call = steps.context.run(self._send)
+                return
+            except Exception as error:  # noqa: BLE001  # it goes on inside the plan
+                effect = steps.raised(error)
+
+    def cancel(self) -> Any:
+        """Cancel it, and all further tries."""
+        self._exchange.is_cancelled = True
+        return self._call.cancel()
+
+    def is_active(self) -> bool:
+        """Whether the present try has not ended."""
+        active: bool = self._call.is_active()
+        return active
+
+    def time_remaining(self) -> Any:
+        """Seconds that it may still take."""
+        return self._call.time_remaining()
+
+    def add_callback(self, callback: Callable[[], None]) -> Any:
+        """Call `callback` when the present try has ended. False: it has ended."""
+        return self._call.add_callback(callback)
+
+    def initial_metadata(self) -> Any:
+        """That of the present try; waits for it."""
+        return self._call.initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        """That of the present try; waits for its end."""
+        return self._call.trailing_metadata()
+
+    def code(self) -> Any:
+        """The status code of the present try; waits for its end."""
+        return self._call.code()
+
+    def details(self) -> Any:
+        """The details of the present try; waits for its end."""
+        return self._call.details()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else gRPC's own calls have, such as what makes a future of them."""
+        return getattr(self._call, name)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # it never began
+            self._exchange.dropped()
+
+
+def _terminated(exchange: RpcExchange, reference: weakref.ref[Any]) -> None:
+    call = reference()
+    exchange.ended_with(grpc.StatusCode.CANCELLED.value[0] if call is None else number_of(call.code()))
