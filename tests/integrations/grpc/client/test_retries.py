@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,12 @@ import pytest
 
 from resilience import Deadline, Pipeline, Retry
 from resilience.testing import ManualClock
-from tests.integrations.grpc.outgoing_clients import CLIENTS, Client, Driven, iterator
-from tests.integrations.grpc.outgoing_peer import KINDS, OK, UNAVAILABLE, Fails, Peer, served
+from tests.integrations.grpc.client.clients import Client, Driven, iterator
+from tests.integrations.grpc.client.peer import KINDS, OK, UNAVAILABLE, Fails, Peer
 
-VECTORS = Path(__file__).parents[2] / "vectors"
+VECTORS = Path(__file__).parents[3] / "vectors"
 CODES = grpc.StatusCode
 PUSHBACK = "grpc-retry-pushback-ms"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Peer]:
-    """One server for all of these tests."""
-    with served() as peer:
-        yield peer
-
-
-@pytest.fixture
-def peer(server: Peer) -> Peer:
-    """The server, with nothing to remember."""
-    server.script.clear()
-    server.tries.clear()
-    return server
-
-
-@pytest.fixture(params=CLIENTS)
-def drive(request: pytest.FixtureRequest, peer: Peer) -> Driven:
-    """Runs a test's steps with each kind of client."""
-    return Driven(CLIENTS[request.param], peer.target)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time that waits let pass at once."""
-    return ManualClock()
 
 
 def retrying(clock: ManualClock, **settings: Any) -> Pipeline:

@@ -11,7 +11,7 @@ import grpc
 
 from resilience.integrations.grpc import ClientInterceptor
 from resilience.integrations.grpc.aio import client_interceptors
-from tests.integrations.grpc.outgoing_peer import SERVICE
+from tests.integrations.grpc.client.peer import SERVICE
 
 
 class Client:
