@@ -48,7 +48,7 @@ class ThreadExchange(Exchange):
             trace.exit()
 
     def abort(self, answer: RpcAnswer) -> None:
-        """End the RPC so. In a server of threads this raises; for a handler in the threads of an asyncio server it does not."""
+        """End the RPC so. This raises, as `abort` does, unless a subclass knows a way that does not."""
         self.context.set_trailing_metadata(self.trailing(answer))
         self.context.abort(answer.code, answer.details)
 
@@ -149,7 +149,7 @@ class StreamExchange(ThreadExchange):
             return response
         if self.deadline_us is not None and self._guarded.pipeline.clock.now_us() >= self.deadline_us:
             return self._expire(permit)
-        if not self._has_begun:
+        if not self.has_begun:
             self.begins(permit)
         return response
 

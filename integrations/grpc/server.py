@@ -70,6 +70,11 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc s
             self._close = None
 
 
+def behavior_of(handler: Any) -> Any:
+    """The function of a handler that serves its method."""
+    return getattr(handler, _ARITIES[bool(handler.request_streaming), bool(handler.response_streaming)][0])
+
+
 def wrapped(handler: Any, wrap: Callable[[Any, bool], Any]) -> Any:
     """A handler like `handler` whose behavior is what `wrap` makes of that and of whether its responses are a stream."""
     name, make = _ARITIES[bool(handler.request_streaming), bool(handler.response_streaming)]

@@ -33,13 +33,13 @@ _DEADLINE_EXCEEDED: Final = 4
 class Exchange(RpcCall):
     """Reads what came in, admits, judges how it ended, and settles exactly once."""
 
-    __slots__ = ("_client_deadline_us", "_expired", "_guarded", "_has_begun")
+    __slots__ = ("_client_deadline_us", "_expiry", "_guarded", "has_begun")
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         RpcCall.__init__(self, method, context)  # not by super(): it is made for every RPC
         self._guarded = guarded
-        self._has_begun = False  # whether a message of a response stream was handed over
-        self._expired = False
+        self.has_begun = False  # whether a message of a response stream was handed over
+        self._expiry: DeadlineExceeded | None = None
         self._client_deadline_us: int | None = None  # which gRPC enforces by itself
 
     def begin(self) -> bool:
@@ -67,7 +67,7 @@ class Exchange(RpcCall):
 
         The deadline that the client set holds all the same, since gRPC sees to it.
         """
-        self._has_begun = True
+        self.has_begun = True
         now_us = self._guarded.pipeline.clock.now_us()
         if self.deadline_us is not None or self._guarded.times_start:
             self.response_us = now_us
@@ -87,11 +87,11 @@ class Exchange(RpcCall):
             self.status = code = code_number(self.context) or _OK
             outcome = judge_code(code)
         permit.settle(outcome, now_us)
-        self.error = None
+        self.error = self._expiry = None
 
     def settle_raised(self, permit: Permit, error: BaseException) -> None:
         """The handler raised: `abort` does so too, and a code that was set goes out with whatever is raised."""
-        if self._expired or self.is_out_of_time():
+        if self._expiry is not None or self.is_out_of_time():
             outcome = self.judge_expiry()
         else:
             self.error = error
@@ -102,28 +102,26 @@ class Exchange(RpcCall):
             if outcome is not Outcome.IGNORED:
                 self.status = _UNKNOWN if code is None else code
         permit.settle(outcome)
-        self.error = None  # its traceback refers back to the call
+        self.error = self._expiry = None  # their tracebacks refer back to the call
 
     def settle_gone(self, permit: Permit) -> None:
         """The RPC was ended from outside: its client has gone, its time is over, or the server stops."""
-        permit.settle(self.judge_expiry() if self._expired or self.is_out_of_time() else Outcome.IGNORED)
-        self.error = None
+        permit.settle(self.judge_expiry() if self._expiry is not None or self.is_out_of_time() else Outcome.IGNORED)
+        self.error = self._expiry = None
 
     def judge_expiry(self) -> Outcome:
-        """Its time is over, that is how it ended, whoever was first to say so. Counted once."""
+        """Its time is over: that is how it ended, whoever was first to say so."""
         self.status = _DEADLINE_EXCEEDED
-        if self.error is None:
-            self.error = self.time_out()
+        self.error = self.time_out()
         return Outcome.FAILED if self.deadline_counts else Outcome.IGNORED
 
     def time_out(self, _: object = None) -> DeadlineExceeded:
-        """Make the error of a time that ran out; counted, where a layer sets the deadline and has not counted it yet."""
-        timeout = self._guarded.pipeline.outer.timeout
-        if timeout is None or self._expired:
-            return DeadlineExceeded(f"the time for {self.name} ran out", policy="deadline", reason="expired")
-        self._expired = True
-        error: Any = timeout(self)
-        return error
+        """The error of a time that ran out. It is counted once, by the layer that sets deadlines."""
+        if self._expiry is None:
+            timeout = self._guarded.pipeline.outer.timeout
+            made: Any = None if timeout is None else timeout(self)
+            self._expiry = made or DeadlineExceeded(f"the time for {self.name} ran out", policy="deadline", reason="expired")
+        return self._expiry
 
     def is_out_of_time(self) -> bool:
         """Whether the deadline has passed that binds it, or the one that the client set."""
