@@ -52,7 +52,7 @@ def refusal_answer(refusal: Rejected, *, own: bool) -> RpcAnswer:
 
 
 def merged(existing: Iterable[Any] | None, trailing: Metadata) -> tuple[Any, ...]:
-    """What a handler has set as trailing metadata with ours: setting replaces all of it. Two values of a key of ours would be none."""
+    """What a handler has set as trailing metadata with ours, since setting replaces all of it. A key of ours has one value."""
     if not existing:
         return tuple(trailing)
     ours = {key for key, _ in trailing}

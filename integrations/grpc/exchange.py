@@ -128,7 +128,7 @@ class StreamExchange(ThreadExchange):
             self._settle(lambda: self.settle_gone(permit))
         try:
             self._responses = self._as_current(lambda: iter(behavior(request, self.context)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `_broke_off` raises it again
             self._broke_off(error)
 
     def __iter__(self) -> StreamExchange:
@@ -142,7 +142,7 @@ class StreamExchange(ThreadExchange):
         except StopIteration:
             self._ended()
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `_broke_off` raises it again
             return self._broke_off(error)
         permit = self._permit
         if permit is None or self.settled:

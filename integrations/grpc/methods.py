@@ -62,5 +62,5 @@ def _names(exempt: Iterable[str]) -> frozenset[str]:
         if not isinstance(name, str):
             raise TypeError(f"exempt= must be names of services and methods, got {name!r}")
         if not (_SERVICE.fullmatch(name) or _METHOD.fullmatch(name)):
-            raise ValueError(f'exempt=: {name!r} must be a service such as "shop.v1.Orders", or a method such as "/shop.v1.Orders/Get"')
+            raise ValueError(f'exempt=: {name!r} must be a service ("shop.v1.Orders") or a method ("/shop.v1.Orders/Get")')
     return frozenset(names)
