@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from resilience.edges import Call, InboundCall
+from resilience.integrations.grpc.metadata import values_of
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Keys and values as grpcio has them. A value is bytes where its key ends with "-bin"."""
@@ -33,7 +34,7 @@ class RpcCall(InboundCall):
         return peer_address(self.context.peer())
 
     def headers(self, name: str) -> list[str]:
-        return [value if isinstance(value, str) else value.decode("latin-1") for key, value in self.metadata if key == name]
+        return values_of(self.metadata, name)
 
     def method(self) -> str | None:
         """The full name, such as "/shop.v1.Orders/Get"."""

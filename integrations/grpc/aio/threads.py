@@ -109,7 +109,13 @@ class ThreadStreamExchange(StreamExchange):
         if self._start is not None:
             start, self._start = self._start, None
             start()
-        return StreamExchange.__next__(self)
+        if self.context.is_active():
+            message = StreamExchange.__next__(self)
+            if self.context.is_active():
+                return message
+        # Nobody takes messages any more. A further one would hold this thread for ever: grpcio waits for room in its queue.
+        self.close()
+        raise StopIteration
 
     def abort(self, answer: RpcAnswer) -> None:
         _end_with(self, answer)
