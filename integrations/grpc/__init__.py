@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from resilience.integrations.grpc.client import ClientInterceptor
+from resilience.integrations.grpc.server import ServerInterceptor
 
-__all__ = ["ClientInterceptor"]
+__all__ = ["ClientInterceptor", "ServerInterceptor"]

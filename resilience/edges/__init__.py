@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.clock import US_PER_S
-from resilience.drivers import adrive, drive, within
-from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
+from resilience.drivers import CancelTimer, adrive, drive, within
+from resilience.edges.answers import OUTWARD_DETAIL, Answer, ratelimit_fields, refusal_answer
 from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
 from resilience.edges.client import ClientExchange
@@ -30,11 +30,13 @@ __all__ = [
     "CURRENT",
     "FAILURE",
     "HIGHEST_ATTEMPT",
+    "OUTWARD_DETAIL",
     "SUCCESS",
     "US_PER_S",
     "Answer",
     "Attempt",
     "Call",
+    "CancelTimer",
     "Choose",
     "Chosen",
     "ClientExchange",

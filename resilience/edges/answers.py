@@ -18,7 +18,8 @@ _TITLES: Final = {
     "temporary-reduced-capacity": "Request cannot be satisfied due to temporary server capacity constraints",
 }
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-_OUTWARD: Final = "something that this service depends on cannot be called now"
+OUTWARD_DETAIL: Final = "something that this service depends on cannot be called now"
+"""All that a client is told of a refusal that the handler met on its way out."""
 _LARGEST: Final = 999_999_999_999_999  # an integer of a structured field (RFC 9651) has no more digits
 _SPREAD: Final = 5  # Retry-After is drawn from up to a fifth more, so that the refused do not all come back together
 Uniform = Callable[[], float]
@@ -52,7 +53,7 @@ def refusal_answer(refusal: Rejected, *, own: bool, uniform: Uniform = random.ra
         "type": f"{_PROBLEM_TYPES}{kind}" if kind else "about:blank",
         "title": _TITLES[kind] if kind else HTTPStatus(status).phrase,
         "status": status,
-        "detail": str(refusal) if own else _OUTWARD,
+        "detail": str(refusal) if own else OUTWARD_DETAIL,
         "reason": refusal.reason,
     }
     if kind == "quota-exceeded":
