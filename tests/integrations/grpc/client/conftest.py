@@ -21,8 +21,7 @@ def server() -> Iterator[Peer]:
 @pytest.fixture
 def peer(server: Peer) -> Peer:
     """The server, with nothing to remember."""
-    server.script.clear()
-    server.tries.clear()
+    server.forget()
     return server
 
 

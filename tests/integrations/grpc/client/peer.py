@@ -55,16 +55,25 @@ class Peer:
         self._lock = threading.Lock()
         self.target = ""
 
+    def forget(self) -> None:
+        """Let go of what hangs, and forget what was asked and what to answer."""
+        self.released.set()
+        self.released = threading.Event()
+        self.script.clear()
+        self.tries.clear()
+        self.arrived = threading.Semaphore(0)
+
     def answer(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One call: yields its responses."""
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         seen = Try(metadata, context.time_remaining())
+        released = self.released
         with self._lock:
             self.tries.append(seen)
             action = self.script.pop(0) if self.script else OK
         self.arrived.release()
         if action == HANG:
-            while context.is_active() and not self.released.wait(0.01):
+            while context.is_active() and not released.wait(0.01):
                 pass
             return
         if isinstance(action, Fails):
@@ -97,6 +106,10 @@ def served(threads: int = 8) -> Iterator[Peer]:
     """A peer on a port of its own."""
     peer = Peer()
     pool = ThreadPoolExecutor(threads)
+    all_started = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(all_started.wait)
+    all_started.wait(10)  # so that no test seems to leave one behind
     server = grpc.server(pool)
     server.add_generic_rpc_handlers((peer.handlers(),))
     peer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
