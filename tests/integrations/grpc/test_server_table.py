@@ -104,12 +104,6 @@ def over_the_limit(bench: Bench) -> None:
     bench.limiter.state.take(None, 1_000, bench.clock.now_us())
 
 
-def cut(bench: Bench) -> None:
-    """It is empty while an incident goes on."""
-    bench.health.opened("another", bench.clock.now_us())
-    bench.limiter.state.take(None, 300, bench.clock.now_us())
-
-
 REFUSALS = [
     pytest.param(over_the_limit, {}, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "api", 1_000, id="quota"),
     pytest.param(Layers.open_breaker, {}, "UNAVAILABLE", "CIRCUIT_OPEN", "orders", 30_000, id="breaker open"),
