@@ -10,8 +10,8 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, server_interceptor
 
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import ARITIES, FUNCTIONS, KINDS, TASKS, THREADS, WRITERS, Hold, Script
-from tests.integrations.grpc.served import Scripted, eventually, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import ARITIES, FUNCTIONS, KINDS, TASKS, THREADS, WRITERS, Hold, Script
+from tests.integrations.grpc.server.served import Scripted, eventually, interceptor_of, serving
 from tests.telemetry.recording import PARENT_ID, SAMPLED, UNSAMPLED, Recording
 from tests.telemetry.test_request_spans import ADMITTED, OPEN, OVER_LIMIT, TOO_LATE, empty_bucket, nothing, open_breaker
 

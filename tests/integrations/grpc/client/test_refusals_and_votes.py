@@ -240,5 +240,3 @@ def test_a_pipeline_must_be_given(make: Any) -> None:
         make(pipeline=None)
     with pytest.raises(TypeError, match="config="):
         make(pipeline="payments")
-
-

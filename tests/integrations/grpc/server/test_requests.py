@@ -17,8 +17,8 @@ import resilience
 from resilience import Call, Pipeline, RateLimiter, current_call
 from resilience.testing import ManualClock
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import FUNCTIONS, TASKS, THREADS, Script
-from tests.integrations.grpc.served import Scripted, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import FUNCTIONS, TASKS, THREADS, Script
+from tests.integrations.grpc.server.served import Scripted, interceptor_of, serving
 
 KINDS = (THREADS, TASKS, FUNCTIONS)
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from resilience.clock import SYSTEM_CLOCK
 from resilience.integrations.grpc import ServerInterceptor
 from resilience.integrations.grpc.aio import ServerInterceptor as AioServerInterceptor
-from tests.integrations.grpc.handlers import THREADS, Script
+from tests.integrations.grpc.server.handlers import THREADS, Script
 
 METHOD = "/shop.v1.Orders/Get"
 GRACE_S = 5.0

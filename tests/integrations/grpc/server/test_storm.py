@@ -9,8 +9,8 @@ import pytest
 
 from resilience.clock import SYSTEM_CLOCK
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import TASKS, THREADS, WRITERS, Hold, Script
-from tests.integrations.grpc.served import GRACE_S, Scripted, Served, eventually, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import TASKS, THREADS, WRITERS, Hold, Script
+from tests.integrations.grpc.server.served import GRACE_S, Scripted, Served, eventually, interceptor_of, serving
 
 MANY = 1_000
 _THREADS = 50

@@ -11,8 +11,8 @@ import pytest
 
 from resilience import current_call, current_deadline
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import ARITIES, FUNCTIONS, TASKS, THREADS, WRITERS, Hold, Script
-from tests.integrations.grpc.served import Scripted, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import ARITIES, FUNCTIONS, TASKS, THREADS, WRITERS, Hold, Script
+from tests.integrations.grpc.server.served import Scripted, interceptor_of, serving
 
 STREAMS = ("unary_stream", "stream_stream")
 IN_TASKS = [(kind, arity) for kind in (TASKS, WRITERS) for arity in ARITIES if kind != WRITERS or arity in STREAMS]
