@@ -10,6 +10,7 @@ import grpc
 from resilience import DeadlineExceeded, Rejected
 from resilience.edges import (
     ATTEMPT_HEADER,
+    Call,
     Guarded,
     Outcome,
     Permit,
@@ -20,6 +21,7 @@ from resilience.edges import (
 )
 from resilience.integrations.grpc.answers import RpcAnswer, merged, refusal_answer
 from resilience.integrations.grpc.call import RpcCall
+from resilience.integrations.grpc.metadata import as_text
 
 _GRPC_TIMEOUT: Final = "grpc-timeout"
 _PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
@@ -36,7 +38,10 @@ class Exchange(RpcCall):
     __slots__ = ("_client_deadline_us", "_expiry", "_guarded", "has_begun")
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
-        RpcCall.__init__(self, method, context)  # not by super(): it is made for every RPC
+        Call.__init__(self, "the RPC")  # not by super(): it is made for every RPC
+        self.full_method = method
+        self.context = context
+        self.metadata = context.invocation_metadata() or ()
         self._guarded = guarded
         self.has_begun = False  # whether a message of a response stream was handed over
         self._expiry: DeadlineExceeded | None = None
@@ -48,7 +53,7 @@ class Exchange(RpcCall):
         names = _names(guarded.inbound_headers)
         found = [(key, value) for key, value in self.metadata if key in names]
         if found:
-            read_inbound(guarded, self, [(names[key], str(value)) for key, value in found])
+            read_inbound(guarded, self, [(names[key], as_text(value)) for key, value in found])
         deadline = guarded.deadline
         if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
             return guarded.pipeline.begin(self)
@@ -96,11 +101,12 @@ class Exchange(RpcCall):
         else:
             self.error = error
             outcome = judge_error(self, error)
-            code = code_number(self.context)
-            if code is not None and outcome is not Outcome.IGNORED:
-                outcome = judge_code(code)
-            if outcome is not Outcome.IGNORED:
+            if isinstance(refusal_in(error), DeadlineExceeded):
+                self.status = _DEADLINE_EXCEEDED
+            elif outcome is not Outcome.IGNORED:
+                code = code_number(self.context)
                 self.status = _UNKNOWN if code is None else code
+                outcome = judge_code(self.status)
         permit.settle(outcome)
         self.error = self._expiry = None  # their tracebacks refer back to the call
 

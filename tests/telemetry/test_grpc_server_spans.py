@@ -10,14 +10,14 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, server_interceptor
 
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import ARITIES, FUNCTIONS, KINDS, TASKS, THREADS, WRITERS, Hold, Script
-from tests.integrations.grpc.served import Scripted, eventually, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import ARITIES, FUNCTIONS, KINDS, TASKS, THREADS, WRITERS, Hold, Script
+from tests.integrations.grpc.server.served import Scripted, eventually, interceptor_of, serving
 from tests.telemetry.recording import PARENT_ID, SAMPLED, UNSAMPLED, Recording
 from tests.telemetry.test_request_spans import ADMITTED, OPEN, OVER_LIMIT, TOO_LATE, empty_bucket, nothing, open_breaker
 
 CELLS = [(kind, arity) for kind in KINDS for arity in ARITIES if kind != WRITERS or arity.endswith("_stream")]
-# OpenTelemetry's interceptor awaits every handler of an asyncio server and draws from every stream: it knows no plain functions there,
-# and no handlers that write.
+# OpenTelemetry's interceptor awaits every handler of an asyncio server, and draws from every stream: it knows no plain functions
+# there, and no handlers that write.
 UNDER_OTEL = [(kind, arity) for kind, arity in CELLS if kind in (THREADS, TASKS)]
 OURS = "resilience api INTERNAL"
 SERVER = "/shop.v1.Orders/Get SERVER"
@@ -38,7 +38,7 @@ def serve(kind: str, arity: str, bench: Layers, script: Script, *outside: Any) -
 
 def otel(kind: str) -> Any:
     """OpenTelemetry's own interceptor for that kind of server."""
-    make: Callable[[], Any] = server_interceptor if kind == THREADS else aio_server_interceptor  # type: ignore[assignment]
+    make: Callable[[], Any] = server_interceptor if kind == THREADS else aio_server_interceptor
     return make()
 
 

@@ -17,10 +17,10 @@ from grpc_status import rpc_status
 from resilience.clock import SYSTEM_CLOCK
 from resilience.integrations.grpc import ServerInterceptor
 from resilience.integrations.grpc.aio import ServerInterceptor as AioServerInterceptor
-from tests.integrations.grpc.handlers import THREADS, Script
+from tests.integrations.grpc.server.handlers import THREADS, Script
 
 METHOD = "/shop.v1.Orders/Get"
-_GRACE_S = 5.0
+GRACE_S = 5.0
 _PATIENCE_S = 5.0
 
 
@@ -115,7 +115,7 @@ def _threads(handler: Any, interceptors: tuple[Any, ...], pool: ThreadPoolExecut
     try:
         yield port, lambda function: function()
     finally:
-        server.stop(_GRACE_S).wait()
+        server.stop(GRACE_S).wait()
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def _asyncio(handler: Any, interceptors: tuple[Any, ...], pool: ThreadPoolExecut
     try:
         yield port, lambda function: asyncio.run_coroutine_threadsafe(run(function), loop).result()
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(_GRACE_S), loop).result()
+        asyncio.run_coroutine_threadsafe(server.stop(GRACE_S), loop).result()
         asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

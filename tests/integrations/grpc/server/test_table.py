@@ -10,8 +10,8 @@ import pytest
 
 from resilience import CircuitOpen, DeadlineExceeded, RateLimited
 from tests.integrations.bench import Layers
-from tests.integrations.grpc.handlers import ARITIES, FUNCTIONS, KINDS, THREADS, WRITERS, Act, Hold, Script, nothing
-from tests.integrations.grpc.served import Scripted, eventually, interceptor_of, serving
+from tests.integrations.grpc.server.handlers import ARITIES, FUNCTIONS, KINDS, THREADS, WRITERS, Act, Hold, Script, nothing
+from tests.integrations.grpc.server.served import Scripted, eventually, interceptor_of, serving
 
 STREAMS = tuple(arity for arity in ARITIES if arity.endswith("_stream"))
 CELLS = [(kind, arity) for kind in KINDS for arity in ARITIES if kind != WRITERS or arity in STREAMS]
@@ -102,12 +102,6 @@ def test_the_breaker_hears_what_the_status_says(
 def over_the_limit(bench: Bench) -> None:
     """The bucket is empty."""
     bench.limiter.state.take(None, 1_000, bench.clock.now_us())
-
-
-def cut(bench: Bench) -> None:
-    """It is empty while an incident goes on."""
-    bench.health.opened("another", bench.clock.now_us())
-    bench.limiter.state.take(None, 300, bench.clock.now_us())
 
 
 REFUSALS = [
