@@ -14,6 +14,8 @@ import grpc
 log = logging.getLogger("resilience")
 
 FilePath = str | os.PathLike[str]
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""When each file was changed last, its size and its inode; None for one that is not there."""
 NOT_OURS: Final = ("TOO_SMALL", "TOO_WEAK")
 """What Python's own TLS minds in a certificate and gRPC's may not."""
 
@@ -68,7 +70,7 @@ class Tls:
             _check_pair(self.certificate_file, self.key_file)
         return files
 
-    def stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def stamp(self) -> Stamp:
         """What tells that a file has changed."""
         return tuple(_stamp(path) for path in (self.ca_file, self.certificate_file, self.key_file))
 
@@ -138,7 +140,7 @@ def channel_credentials(tls: Tls) -> Any:
 def server_credentials(tls: Tls, *, require_client_certificate: bool | None = None) -> Any:
     """The credentials of a server: `server.add_secure_port("0.0.0.0:50051", server_credentials(Tls(...)))`.
 
-    The files are followed: each connection is greeted with what they hold then. While they cannot be used, or do not fit each
+    The files are followed: each new connection is greeted with what they hold then. While they cannot be used, or do not fit each
     other, those read before stay in force, and the log says so once.
 
     Args:
@@ -156,36 +158,35 @@ def server_credentials(tls: Tls, *, require_client_certificate: bool | None = No
     if demands and tls.ca_file is None:
         raise ValueError("Tls.ca_file: needed to require client certificates: the authorities that certify the clients")
     followed = _Followed(tls)
-    return grpc.dynamic_ssl_server_credentials(followed.first(), followed.changed, demands)
+    return grpc.dynamic_ssl_server_credentials(followed.configuration(), followed.newest, demands)
 
 
 class _Followed:
-    """A server's files, looked at before each handshake. gRPC asks from threads of its own, one after the other."""
+    """A server's files, looked at before each handshake. gRPC asks from threads of its own, one after the other for each port."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._stamp = tls.stamp()
+        self._files = tls.read()
 
-    def first(self) -> Any:
-        """What the files hold at the start."""
-        return self._configuration()
+    def configuration(self) -> Any:
+        """What was read last, as gRPC takes it. It empties what it is given, so each time a new one."""
+        return grpc.ssl_server_certificate_configuration([(self._files.key, self._files.certificate)], self._files.ca)
 
-    def changed(self) -> Any:
-        """What the files hold now, or None where nothing has changed or what has changed cannot be used."""
+    def newest(self) -> Any:
+        """What the files hold now, or held last where that cannot be used. Never None, for "no change": several ports may ask."""
         stamp = self._tls.stamp()
-        if stamp == self._stamp:
-            return None
+        if stamp != self._stamp:
+            self._look(stamp)
+        return self.configuration()
+
+    def _look(self, stamp: Stamp) -> None:
         try:
-            configuration = self._configuration()
+            files = self._tls.read()
         except ValueError as error:
             self._stamp = stamp
             log.error("TLS files have changed and cannot be used, those read before stay in force: %s", error)
-            return None
-        if self._tls.stamp() != stamp:  # changed again while they were read: the next connection brings the whole
-            return None
-        self._stamp = stamp
-        return configuration
-
-    def _configuration(self) -> Any:
-        files = self._tls.read()
-        return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.ca)
+            return
+        if self._tls.stamp() == stamp:  # else they changed while they were read: the next connection brings the whole
+            self._files = files
+            self._stamp = stamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -38,7 +39,7 @@ class Peer:
 
     def _wait(self) -> bytes:
         self.arrived.release()
-        assert self.go.wait(20)
+        assert self.go.wait(180)
         return self.name.encode()
 
     def wait(self, request: bytes, context: Any) -> bytes:
@@ -108,6 +109,21 @@ def unused_port() -> int:
         return port
 
 
+def socket_options(peer_port: int, option: int) -> set[int]:
+    """A TCP option of this process's own sockets that are connected to `peer_port`. Linux only."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        if not entry.is_socket():
+            continue
+        with socket.socket(fileno=os.dup(int(entry.name))) as copied:
+            try:
+                if copied.getpeername()[1] == peer_port:
+                    found.add(copied.getsockopt(socket.IPPROTO_TCP, option))
+            except (OSError, IndexError):  # one that listens, or no TCP
+                continue
+    return found
+
+
 class ChildPeer:
     """A server in a process of its own, which can be made to hang."""
 
@@ -136,7 +152,10 @@ def child_serving() -> Iterator[ChildPeer]:
             yield ChildPeer(process, int(process.stdout.readline()))
         finally:
             process.stdin.close()
-            process.wait(10)
+            try:
+                process.wait(10)
+            finally:
+                process.kill()
 
 
 if __name__ == "__main__":

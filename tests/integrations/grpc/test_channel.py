@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,6 +29,7 @@ from tests.integrations.grpc.channel_peers import (
     Peer,
     child_serving,
     serving,
+    socket_options,
     unused_port,
 )
 from tests.soak.sizes import by_length
@@ -38,7 +38,6 @@ no_leaks = no_leaks_fixture(autouse=True)
 
 QUICK = ChannelSettings(reconnect_initial_s=0.05, reconnect_max_s=0.1)
 TIMEOUT_S = 10.0
-SILENT_S = by_length(1.0, 3.0)
 
 
 def ask(channel: Any, method: str = WHO, request: bytes = b"", **kwargs: Any) -> Any:
@@ -114,61 +113,41 @@ def test_without_pings_nobody_would_notice(child: ChildPeer) -> None:
 def test_the_kernel_gives_up_a_host_that_has_vanished(peer: Peer) -> None:
     with connect(peer.address, ChannelSettings(keepalive_timeout_s=7.0)) as channel:
         ask(channel)
-        timeouts_ms = set()
-        for entry in Path("/proc/self/fd").iterdir():
-            try:
-                with socket.socket(fileno=None if not entry.name.isdecimal() else _copy_of(int(entry.name))) as found:
-                    if found.getpeername() == ("127.0.0.1", peer.port):
-                        timeouts_ms.add(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-            except (OSError, ValueError):
-                continue
+        timeouts_ms = socket_options(peer.port, socket.TCP_USER_TIMEOUT)
     assert timeouts_ms == {7000}
-
-
-def _copy_of(descriptor: int) -> int:
-    import os
-
-    return os.dup(descriptor)
 
 
 @pytest.mark.soak
 def test_our_servers_bear_pings_that_others_do_not() -> None:
-    """A call that nothing answers for long, with pings every 0.1 s."""
-    settings = ChannelSettings(keepalive_s=0.1, keepalive_timeout_s=5.0)
-    with serving(settings=ServerSettings(min_ping_interval_s=0.05)) as ours, connect(ours.address, settings) as channel:
-        call = channel.unary_unary(WAIT).future(b"", timeout=20)
-        with pytest.raises(grpc.FutureTimeoutError):
-            call.result(timeout=SILENT_S)
-        ours.go.set()
-        assert call.result() == b"peer"
-    with serving(options=[]) as stock, connect(stock.address, settings) as channel:
-        code, details = code_of(lambda: ask(channel, WAIT))
+    """Calls that nobody answers, and a channel without any, that ping all the time: until another server has had enough."""
+    eager = ChannelSettings(keepalive_s=0.1, keepalive_timeout_s=5.0)
+    idle = ChannelSettings(keepalive_s=0.1, keepalive_timeout_s=5.0, keepalive_without_calls=True)
+    patient = ServerSettings(min_ping_interval_s=0.05)
+    with ExitStack() as stack:
+        ours, other_ours = stack.enter_context(serving(settings=patient)), stack.enter_context(serving(settings=patient))
+        stock = stack.enter_context(serving(options=[]))
+        quiet = stack.enter_context(connect(other_ours.address, idle))
+        connection = ask(quiet, PEER)
+        borne, channel = _waiting(stack, ours, eager), stack.enter_context(connect(stock.address, eager))
+        code, details = code_of(lambda: ask(channel, WAIT, timeout=60))
         assert code is grpc.StatusCode.UNAVAILABLE
-        assert "too_many_pings" in details
+        assert "pings" in details
+        with pytest.raises(grpc.FutureTimeoutError):
+            borne.result(timeout=by_length(0.01, 60.0))
+        ours.go.set()
+        assert borne.result() == b"peer"
+        assert ask(quiet, PEER) == connection
 
 
-def test_pings_between_calls_are_borne_too() -> None:
-    settings = ChannelSettings(keepalive_s=0.1, keepalive_without_calls=True)
-    with serving(settings=ServerSettings(min_ping_interval_s=0.05)) as ours, connect(ours.address, settings) as channel:
-        first = ask(channel, PEER)
-        states: list[grpc.ChannelConnectivity] = []
-        lost = threading.Event()
-
-        def note(state: grpc.ChannelConnectivity) -> None:
-            states.append(state)
-            if state is not grpc.ChannelConnectivity.READY:
-                lost.set()
-
-        channel.subscribe(note)
-        assert not lost.wait(SILENT_S / 2), states
-        channel.unsubscribe(note)
-        assert ask(channel, PEER) == first
+def _waiting(stack: ExitStack, peer: Peer, settings: ChannelSettings) -> Any:
+    return stack.enter_context(connect(peer.address, settings)).unary_unary(WAIT).future(b"", timeout=120)
 
 
 def test_the_defaults_of_both_sides_go_together_and_with_servers_that_know_nothing_of_us() -> None:
     keepalive_s = ChannelSettings().keepalive_s
     assert keepalive_s is not None
-    assert ServerSettings().min_ping_interval_s <= 10 <= 300 <= keepalive_s
+    assert keepalive_s >= 300  # what a server permits that says nothing else
+    assert ServerSettings().min_ping_interval_s <= 10  # the least that a client may ask for
 
 
 # --- connections that grow old ------------------------------------------------------------------------------------------------
@@ -336,9 +315,13 @@ def _rest(stream: Any) -> Callable[[], Any]:
 
 def until_closing(channel: Any) -> None:
     """Call until the channel takes no more calls."""
-    with pytest.raises(ValueError, match="takes no more calls"):
+
+    def ask_on() -> None:
         while True:
             ask(channel)
+
+    with pytest.raises(ValueError, match="takes no more calls"):
+        ask_on()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -364,10 +347,7 @@ def test_calls_that_take_longer_than_the_grace_are_cancelled(peer: Peer, kind: s
     result = KINDS[kind][0](channel)
     assert peer.arrived.acquire(timeout=TIMEOUT_S)
     channel.close(0.05)
-    with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)) as caught:
-        result()
-    error: Any = caught.value
-    assert isinstance(error, grpc.FutureCancelledError) or error.code() is grpc.StatusCode.CANCELLED
+    assert code_of(result)[0] is grpc.StatusCode.CANCELLED
 
 
 def test_a_blocking_call_is_waited_for(peer: Peer) -> None:
@@ -395,8 +375,7 @@ def test_closing_again_cuts_the_wait_short(peer: Peer) -> None:
     channel.close(0)
     closing.join(TIMEOUT_S)
     assert not closing.is_alive()
-    with pytest.raises(grpc.FutureCancelledError):
-        call.result()
+    assert code_of(call.result)[0] is grpc.StatusCode.CANCELLED
 
 
 def test_an_idle_channel_closes_at_once_and_as_often_as_one_likes(peer: Peer) -> None:
