@@ -54,7 +54,7 @@ class Channel(aio.Channel):  # type: ignore[misc]  # grpc ships no types
         self._metadata = metadata
         self._close_grace_s = close_grace_s
         self._is_closing = False
-        self._calls: weakref.WeakSet[Any] = weakref.WeakSet()  # gRPC cancels a call that nobody holds, and must go on to do so
+        self._calls: weakref.WeakSet[Any] = weakref.WeakSet()  # gRPC may cancel a call that nobody holds
 
     async def close(self, grace: float | None = None) -> None:
         """Take no more calls, wait for those in flight, cancel what is left. Closing again, with less time, cuts the wait short.
