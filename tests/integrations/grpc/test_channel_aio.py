@@ -13,8 +13,9 @@ import grpc
 import pytest
 from grpc import aio
 
+from resilience import Deadline, Pipeline, Retry
 from resilience.integrations.grpc import ChannelSettings
-from resilience.integrations.grpc.aio import connect
+from resilience.integrations.grpc.aio import client_interceptors, connect
 from resilience.testing import no_leaks_fixture
 from tests.integrations.asgi.conversation import run as run_once
 from tests.integrations.grpc.channel_peers import (
@@ -45,8 +46,8 @@ def peer() -> Iterator[Peer]:
 def run(scenario: Coroutine[Any, Any, T]) -> T:
     """Run `scenario`, and let gRPC end what it ends by itself.
 
-    The task of a cancelled call ends when the C core has heard of it; gRPC's thread with the last of its objects, of which exceptions
-    hold some in circles.
+    The task of a cancelled call ends when the C core has heard of it; gRPC's thread with the last of its objects, of which
+    exceptions hold some in circles.
     """
 
     async def to_its_end() -> T:
@@ -87,7 +88,7 @@ def test_calls_go_round_all_servers() -> None:
 
 def test_a_server_that_hangs_is_noticed() -> None:
     async def scenario(child: Any) -> None:
-        async with connect(child.address, ChannelSettings(keepalive_s=0.2, keepalive_timeout_s=0.2)) as channel:
+        async with connect(child.address, ChannelSettings(keepalive_s=0.2, keepalive_timeout_s=1.0)) as channel:
             assert await ask(channel) == b"peer"
             with child.hanging():
                 assert await code_of(ask(channel)) is grpc.StatusCode.UNAVAILABLE
@@ -174,11 +175,13 @@ async def arrived(peer: Peer) -> None:
     assert await asyncio.to_thread(peer.arrived.acquire, timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("intercepted", [False, True])
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["plain", "guarded"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_calls_in_flight_end_in_peace(peer: Peer, kind: str, intercepted: bool) -> None:
+def test_calls_in_flight_end_in_peace(peer: Peer, kind: str, is_guarded: bool) -> None:
+    pipeline = Pipeline("peer", Deadline(default_s=20.0), Retry(attempts=2))
+
     async def scenario() -> None:
-        channel = connect(peer.address, interceptors=[Noting()] if intercepted else [])
+        channel = connect(peer.address, interceptors=client_interceptors(pipeline=pipeline) if is_guarded else [])
         answer = await begin(channel, kind)
         await arrived(peer)
         closing = asyncio.create_task(channel.close(20.0))
