@@ -135,6 +135,8 @@ class ChildPeer:
     def hanging(self) -> Iterator[None]:
         """While this lasts, its kernel acknowledges every byte, and it answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)  # its threads may run on for a moment
+        assert os.WIFSTOPPED(status)
         try:
             yield
         finally:
