@@ -33,7 +33,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (7, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (8, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +109,30 @@ def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configure
         session.trust_env = False
         assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
     assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
+
+
+def test_a_channel_and_a_server_find_each_other_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+    import trustme
+
+    monkeypatch.chdir(tmp_path)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("ca.pem")
+    for name, identity in (("server", "stock.internal"), ("client", "orders.internal")):
+        made = authority.issue_cert(identity)
+        made.private_key_pem.write_to_path(f"{name}-key.pem")
+        made.cert_chain_pems[0].write_to_path(f"{name}.pem")
+    names: dict[str, Any] = {"__name__": "readme"}
+    shown = next(block for block in blocks("python") if "connect(" in block)
+    exec(compile(shown, "README.md", "exec"), names)
+    echo = grpc.unary_unary_rpc_method_handler(lambda request, context: repr(context.invocation_metadata()).encode())
+    names["server"].add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Stock", {"Echo": echo})])
+    names["server"].start()
+    try:
+        with names["channel"] as channel:
+            assert b"key='x-tenant', value='blue'" in channel.unary_unary("/shop.Stock/Echo")(b"", timeout=10)
+    finally:
+        names["server"].stop(0).wait()
 
 
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from resilience.integrations.grpc.channel import connect
 from resilience.integrations.grpc.client import ClientInterceptor
+from resilience.integrations.grpc.credentials import Tls, server_credentials
+from resilience.integrations.grpc.options import ChannelSettings, ServerSettings, server_options
 from resilience.integrations.grpc.server import ServerInterceptor
 
-__all__ = ["ClientInterceptor", "ServerInterceptor"]
+__all__ = [
+    "ChannelSettings",
+    "ClientInterceptor",
+    "ServerInterceptor",
+    "ServerSettings",
+    "Tls",
+    "connect",
+    "server_credentials",
+    "server_options",
+]
