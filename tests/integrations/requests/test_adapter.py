@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,52 @@ def test_a_file_that_cannot_be_sought_is_sent_once(peer: Peer, clock: ManualCloc
     with session(Retry(clock=clock)) as found:
         assert found.put(peer.url, data=Pipe(b"once")).status_code == 503
     assert peer.bodies == [b"once"]
+
+
+class Damaged(io.BytesIO):
+    """A file on a disk that fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError("input/output error")
+
+
+def test_a_file_that_cannot_be_read_is_not_tried_again_and_shows_nothing_of_the_peer(peer: Peer, clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, clock=clock)
+    with session(Retry(clock=clock), breaker) as found, pytest.raises(requests.ConnectionError, match="input/output error"):
+        found.put(peer.url, data=Damaged(b"0123456789"))
+    assert (breaker.state, clock.slept_s) == (BreakerState.CLOSED, [])
+
+
+def test_a_file_of_text_is_sent_as_bytes(peer: Peer, clock: ManualClock) -> None:
+    peer.will(says(503))
+    with session(Retry(clock=clock)) as found:
+        found.put(peer.url, data=io.StringIO("ten euros"))
+    assert peer.bodies == [b"ten euros"] * 2
+
+
+@pytest.mark.parametrize("body", [bytearray(b"10 EUR"), memoryview(b"10 EUR"), array("B", b"10 EUR")], ids=["array", "view", "B"])
+def test_bytes_are_whole_whatever_holds_them(peer: Peer, clock: ManualClock, body: Any) -> None:
+    peer.will(says(503))
+    with session(Retry(clock=clock)) as found:
+        assert found.put(peer.url, data=body).status_code == 200
+    assert peer.bodies == [b"10 EUR"] * 2
+
+
+def test_a_deadline_that_passes_while_the_peer_takes_the_body_counts(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, clock=clock)
+
+    def take(request: PreparedRequest) -> Response:
+        parts: Iterator[Any] = iter(request.body or ())  # type: ignore[arg-type]  # it was given a generator
+        assert next(parts) == b"taken "
+        clock.advance(5.0)
+        next(parts)
+        raise AssertionError("more is sent after the deadline")
+
+    body = (part for part in (b"taken ", b"slowly"))
+    deadline = Deadline(5.0, clock=clock)
+    with session(deadline, breaker, adapter=Local(take)) as found, pytest.raises(DeadlineExceeded):
+        found.put("http://payments.example", data=body)
+    assert (breaker.state, deadline.state.expired) == (BreakerState.OPEN, 1)
 
 
 # --- timeouts -------------------------------------------------------------------------------------------------------------------
