@@ -20,6 +20,7 @@ from resilience.edges import (
     read_inbound,
     refusal_answer,
     refusal_in,
+    settle_abandoned,
     settle_error,
 )
 from resilience.integrations.wsgi.body import Body
@@ -74,6 +75,7 @@ class HttpExchange(RequestCall):
 
     def run(self, app: App) -> Iterable[bytes]:
         """Serve the request: returns the body of its response."""
+        settle_abandoned()
         guarded = self._guarded
         found = inbound_headers(self.environ, guarded.inbound_headers)
         if found:
