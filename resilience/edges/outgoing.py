@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from resilience.call import Call, Outcome, Permit
-from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
+from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT, attempt_of
 from resilience.edges.client import ClientExchange
 from resilience.layers.breaker.classify import judge_status
 from resilience.layers.retry.verdict import FAILURE, RETRYABLE, SUCCESS, Verdict, http_verdict
@@ -60,6 +60,7 @@ class OutgoingRequest(ClientExchange):
 
     def __init__(self, pipeline: Pipeline, method: str, host: str, values: Values, *, can_repeat_body: bool) -> None:
         super().__init__(pipeline, OutgoingCall(method, host, values))
+        self.call.attempt = max(map(attempt_of, values(ATTEMPT_HEADER)), default=0)  # who says it himself passes on a retry
         self._body_failed = False
         retry = self._retry
         self._may_repeat = (
