@@ -33,7 +33,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (7, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (8, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +109,22 @@ def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configure
         session.trust_env = False
         assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
     assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
+
+
+def test_errors_are_written_as_shown(configured: Path) -> None:
+    from starlette.applications import Starlette
+
+    from resilience.integrations.asgi import ResilienceMiddleware
+
+    app = Starlette()
+    exec(compile(blocks("python")[7], "README.md", "exec"), {"app": app, "ResilienceMiddleware": ResilienceMiddleware})
+    guarded = app.build_middleware_stack().app  # type: ignore[attr-defined]  # within the one that answers errors
+    try:
+        talk = run(Conversation(guarded, headers=[("grpc-timeout", "0S")]).run())
+        assert (talk.status, json.loads(talk.body)) == (504, {"error": "expired_on_arrival"})
+        assert talk.header("content-type") == "application/json"
+    finally:
+        guarded.close()
 
 
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:

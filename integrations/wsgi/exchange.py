@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from resilience import Rejected
 from resilience.edges import (
     CURRENT,
+    Answers,
     Call,
     Guarded,
     Outcome,
@@ -18,7 +19,6 @@ from resilience.edges import (
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_answer,
     refusal_in,
     settle_abandoned,
     settle_error,
@@ -72,6 +72,10 @@ class HttpExchange(RequestCall):
         self._upload: Upload | None = None
         self._expired = False
         self._within: Call | None = None
+
+    @property
+    def answers(self) -> Answers:
+        return self._guarded.answers
 
     def run(self, app: App) -> Iterable[bytes]:
         """Serve the request: returns the body of its response."""
@@ -213,7 +217,7 @@ class HttpExchange(RequestCall):
             self.deadline_us = None
 
     def _answer(self, refusal: Rejected, *, own: bool) -> list[bytes]:
-        answer = refusal_answer(refusal, own=own)
+        answer = self.answers.to(refusal, own=own)
         if self._has_given_head:
             self._start_response(answer.status_line, [*answer.headers], sys.exc_info())
         else:

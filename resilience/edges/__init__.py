@@ -9,7 +9,7 @@ from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.clock import US_PER_S
 from resilience.drivers import CancelTimer, adrive, drive, within
 from resilience.edges.abandoned import abandon, settle_abandoned
-from resilience.edges.answers import OUTWARD_DETAIL, Answer, ratelimit_fields, refusal_answer
+from resilience.edges.answers import OUTWARD_DETAIL, Answer, Answers, ChangeAnswer, ratelimit_fields, refusal_answer
 from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
 from resilience.edges.client import ClientExchange
@@ -35,9 +35,11 @@ __all__ = [
     "SUCCESS",
     "US_PER_S",
     "Answer",
+    "Answers",
     "Attempt",
     "Call",
     "CancelTimer",
+    "ChangeAnswer",
     "Choose",
     "Chosen",
     "ClientExchange",
