@@ -10,7 +10,7 @@ from requests import PreparedRequest, exceptions
 from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import HTTPError, TimeoutStateError
 
-from resilience import Pipeline
+from resilience import Pipeline, Rejected
 from resilience.edges import OutgoingRequest, drive, host_key
 from resilience.integrations.requests.body import Body, drain, lift_bound
 from resilience.integrations.requests.upload import upload
@@ -75,7 +75,9 @@ class Request(OutgoingRequest):
 
     def ended_by(self, error: BaseException) -> BaseException:
         """What ended a try or the reading of a body: where the deadline has passed, a timeout is the deadline's."""
-        return self.expired() if self.is_over and self.is_connection_error(error) else error
+        if isinstance(error, Rejected) or not (self.is_over and self.is_connection_error(error)):
+            return error
+        return self.expired()
 
     def discard(self, result: Any) -> None:
         self.ended()

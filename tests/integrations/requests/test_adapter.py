@@ -361,13 +361,15 @@ def test_a_response_can_be_pickled(peer: Peer, clock: ManualClock) -> None:
 
 def test_reading_on_after_the_deadline(peer: Peer, clock: ManualClock) -> None:
     peer.will(stalls(), stalls())
-    with session(Deadline(5.0, clock=clock)) as found:
-        for name in ("read", "read1"):
+    deadline = Deadline(5.0, clock=clock)
+    with session(deadline) as found:
+        for count, name in enumerate(("read", "read1"), 1):
             read = getattr(found.get(peer.url, stream=True).raw, name)
             assert read(4) == b"part"
             clock.advance(5.0)
-            with pytest.raises(DeadlineExceeded):
+            with pytest.raises(DeadlineExceeded) as caught:
                 read(4)
+            assert (caught.value.__cause__, deadline.state.expired) == (None, count)
 
 
 @pytest.mark.parametrize("reader", ["content", "iter_content", "read"])
