@@ -12,7 +12,7 @@ from resilience.layers.base import Attempt, Effect
 from resilience.plan import Plan
 
 _STANDING: Final[set[SteppedPlan]] = set()
-"""Plans that have begun and not ended. One to which nobody else refers is closed by whoever learns of it, not by the collector: that
+"""Plans that have begun and not ended. One to which nobody else refers is closed by whoever learns of it, not by the collector: it
 may run while this very thread holds a lock, and in any context."""
 
 

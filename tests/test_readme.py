@@ -32,8 +32,14 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def shown(words: str) -> str:
+    """The example that has these words in it."""
+    (block,) = (block for block in blocks("python") if words in block)
+    return block
+
+
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (8, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (9, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,8 +129,7 @@ def test_a_channel_and_a_server_find_each_other_as_shown(tmp_path: Path, monkeyp
         made.private_key_pem.write_to_path(f"{name}-key.pem")
         made.cert_chain_pems[0].write_to_path(f"{name}.pem")
     names: dict[str, Any] = {"__name__": "readme"}
-    shown = next(block for block in blocks("python") if "connect(" in block)
-    exec(compile(shown, "README.md", "exec"), names)
+    exec(compile(shown("connect("), "README.md", "exec"), names)
     echo = grpc.unary_unary_rpc_method_handler(lambda request, context: repr(context.invocation_metadata()).encode())
     names["server"].add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Stock", {"Echo": echo})])
     names["server"].start()
@@ -135,9 +140,25 @@ def test_a_channel_and_a_server_find_each_other_as_shown(tmp_path: Path, monkeyp
         names["server"].stop(0).wait()
 
 
+def test_errors_are_written_as_shown(configured: Path) -> None:
+    from starlette.applications import Starlette
+
+    from resilience.integrations.asgi import ResilienceMiddleware
+
+    app = Starlette()
+    exec(compile(shown("import json"), "README.md", "exec"), {"app": app, "ResilienceMiddleware": ResilienceMiddleware})
+    guarded = app.build_middleware_stack().app  # type: ignore[attr-defined]  # within the one that answers errors
+    try:
+        talk = run(Conversation(guarded, headers=[("grpc-timeout", "0S")]).run())
+        assert (talk.status, json.loads(talk.body)) == (504, {"error": "expired_on_arrival"})
+        assert talk.header("content-type") == "application/json"
+    finally:
+        guarded.close()
+
+
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:
     names: dict[str, Any] = {}
-    exec(compile(next(block for block in blocks("python") if "current_call" in block), "README.md", "exec"), names)
+    exec(compile(shown("current_call"), "README.md", "exec"), names)
     clock = ManualClock()
     health = HealthSignal(clock=clock)
     pipeline = Pipeline("api", Deadline(1.0, clock=clock), RateLimiter(10.0, health=health, clock=clock))

@@ -12,6 +12,7 @@ from typing import Final
 from resilience import Rejected
 from resilience.edges import (
     CURRENT,
+    Answers,
     Call,
     Guarded,
     Outcome,
@@ -22,7 +23,6 @@ from resilience.edges import (
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_answer,
     refusal_in,
     settle_error,
     wheel_of,
@@ -72,6 +72,10 @@ class HttpExchange(RequestCall):
         self._expired = False
         self._slot: Slot | None = None
 
+    @property
+    def answers(self) -> Answers:
+        return self._guarded.answers
+
     def run(self, app: App) -> Awaitable[None]:
         """Serve the request."""
         guarded = self._guarded
@@ -106,7 +110,7 @@ class HttpExchange(RequestCall):
                 trace.finish()
 
     async def _refuse(self, refusal: Rejected) -> None:
-        await send_answer(self._send, refusal_answer(refusal, own=True))
+        await send_answer(self._send, self.answers.to(refusal, own=True))
 
     async def _serve(self, app: App) -> None:
         mark = None
@@ -146,7 +150,7 @@ class HttpExchange(RequestCall):
         if refusal is None:
             return False
         # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
-        await send_answer(self._send, refusal_answer(refusal, own=False))
+        await send_answer(self._send, self.answers.to(refusal, own=False))
         return True
 
     # --- the application's side ---------------------------------------------------------------------------------------------
@@ -272,7 +276,7 @@ class HttpExchange(RequestCall):
         settle_error(self._permit, error)
         self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
-            answer = send_answer(self._send, refusal_answer(error, own=True))
+            answer = send_answer(self._send, self.answers.to(error, own=True))
             self._answering = asyncio.get_running_loop().create_task(answer)
         if not waits_for_thread(self._task):
             self._cancel()

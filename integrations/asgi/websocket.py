@@ -13,7 +13,6 @@ from resilience.edges import (
     Permit,
     adrive,
     judge_status,
-    refusal_answer,
     refusal_in,
     settle_error,
     within,
@@ -53,7 +52,7 @@ class WebsocketExchange:
                 self._permit: Permit = stage.admit(call) if is_plain else await adrive(stage.steps(call), pipeline.clock)
             except Rejected as refusal:
                 await self._receive()  # the server's websocket.connect: nobody else will take it
-                await self._deny(refusal_answer(refusal, own=True))
+                await self._deny(self._guarded.answers.to(refusal, own=True))
                 return
             await self._serve(app)
         finally:
@@ -74,7 +73,7 @@ class WebsocketExchange:
             refusal = None if self._is_over else refusal_in(error)
             if refusal is None:
                 raise
-            await self._deny(refusal_answer(refusal, own=False))
+            await self._deny(guarded.answers.to(refusal, own=False))
         except BaseException as error:
             settle_error(self._permit, error)
             raise

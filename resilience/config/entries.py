@@ -34,10 +34,11 @@ class Entry:
 def read_section(report: Report, section: Section, node: Node) -> dict[str, Entry]:
     """The entries of a section by name. An entry with a problem is reported and kept, for its name is known."""
     found = named_members(report, node, section.name)
-    return {name: _read_entry(report, section, value, path) for name, path, value in found}
+    return {name: read_entry(report, section, value, path) for name, path, value in found}
 
 
-def _read_entry(report: Report, section: Section, node: Node, path: str) -> Entry:
+def read_entry(report: Report, section: Section, node: Node, path: str) -> Entry:
+    """One entry, at the dotted key `path`: of a section, or all of a section without names."""
     entry = Entry(path, node)
     body = mapping(report, node, path)
     if body is not None:

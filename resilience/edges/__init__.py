@@ -8,7 +8,8 @@ from __future__ import annotations
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.clock import US_PER_S
 from resilience.drivers import CancelTimer, adrive, drive, within
-from resilience.edges.answers import OUTWARD_DETAIL, Answer, ratelimit_fields, refusal_answer
+from resilience.edges.abandoned import abandon, settle_abandoned
+from resilience.edges.answers import OUTWARD_DETAIL, Answer, Answers, ChangeAnswer, ratelimit_fields, refusal_answer
 from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
 from resilience.edges.client import ClientExchange
@@ -34,9 +35,11 @@ __all__ = [
     "SUCCESS",
     "US_PER_S",
     "Answer",
+    "Answers",
     "Attempt",
     "Call",
     "CancelTimer",
+    "ChangeAnswer",
     "Choose",
     "Chosen",
     "ClientExchange",
@@ -53,6 +56,7 @@ __all__ = [
     "Slot",
     "SteppedPlan",
     "Verdict",
+    "abandon",
     "adrive",
     "answer_in_handler",
     "drive",
@@ -69,6 +73,7 @@ __all__ = [
     "read_inbound",
     "refusal_answer",
     "refusal_in",
+    "settle_abandoned",
     "settle_error",
     "wheel_of",
     "within",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from resilience.call import Call, enclosing_call
-from resilience.edges.answers import Answer, refusal_answer
+from resilience.edges.answers import AS_USUAL, Answer, Answers
 from resilience.edges.attempts import ATTEMPT_HEADER, attempt_of
 from resilience.edges.source import Guarded
 from resilience.errors import Rejected
@@ -17,6 +17,11 @@ class InboundCall(Call):
     """A request that a server of ours answers. Its name is what it is, not what the client sent."""
 
     __slots__ = ()
+
+    @property
+    def answers(self) -> Answers:
+        """How refusals are answered here."""
+        return AS_USUAL
 
 
 def read_inbound(guarded: Guarded, call: Call, headers: Iterable[tuple[str, str]]) -> None:
@@ -47,6 +52,7 @@ def answer_in_handler(error: Rejected) -> Answer:
     The request in progress learns by what it ended: breakers around it go by that, not by the status of the answer.
     """
     call = enclosing_call()
-    if isinstance(call, InboundCall):
-        call.error = error
-    return refusal_answer(error, own=False)
+    if not isinstance(call, InboundCall):
+        return AS_USUAL.to(error, own=False)
+    call.error = error
+    return call.answers.to(error, own=False)

@@ -243,6 +243,25 @@ def test_what_becomes_of_a_state(section: str, old: str, new: str, state: list[s
     assert (change.sign, change.name, list(change.state)) == ("~", "p", state)
 
 
+def test_answers_to_refusals_are_compared_as_they_hold() -> None:
+    new = EXAMPLE + "refusals: {open_status: 502, quota_status: 429}\n"
+    assert diffed(EXAMPLE, new) == (
+        1,
+        """\
+old.yaml -> new.yaml
+
+~ answers to refusals (line 21)
+    open_status  503 (default)  ->  502
+    state: holds for what is refused from now on
+
+policies and pipelines: none changes; answers to refusals change
+""",
+        "",
+    )
+    assert diffed(new, EXAMPLE).out.splitlines()[2:4] == ["~ answers to refusals", "    open_status  502  ->  503 (default)"]
+    assert diffed(EXAMPLE, EXAMPLE + "refusals: {quota_status: 429}\n").status == 0
+
+
 def test_a_default_that_follows_another_setting_is_told_with_it() -> None:
     (change,) = changes("limiters: {p: {rate: 9/s}}", "limiters: {p: {rate: 5/s}}")
     assert [(setting.key, setting.old, setting.new) for setting in change.settings] == [
