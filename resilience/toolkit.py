@@ -122,9 +122,9 @@ class Toolkit:
         """See that the file is watched in this process too, were it forked in a way that Python was not told of."""
         LIVE.ensure()
 
-    def _look(self, now_us: int) -> int | None:
+    def _look(self, clock: Clock) -> int | None:
         """What the watching thread does when the file is due. Returns when it is due again."""
-        watcher = self._watcher
+        watcher, now_us = self._watcher, clock.now_us()
         if watcher is None or self._is_closed:
             return None
         if watcher.is_at_rest(now_us):
@@ -132,7 +132,7 @@ class Toolkit:
         with held_back(), self.lock:
             if self._is_closed:
                 return None
-            news = watcher.poll(now_us, self._known)
+            news = watcher.poll(clock, self._known)
             outcome = None if news is None else self._take(news)
         if outcome is not None:
             self._tell(outcome)

@@ -17,7 +17,8 @@ from resilience import ConfigError
 from resilience.config.source import fingerprint, has_end_mark
 from resilience.testing import ManualClock
 from resilience.watch import Known, Watcher
-from resilience.watch.look import look
+from resilience.watch import watcher as watcher_module
+from resilience.watch.look import Look, look
 from resilience.watch.watcher import Change, came_whole
 from tests.watch.files import A, B, C, ConfigMap, rename_over, save_as_vim_does, write_in_place
 
@@ -43,7 +44,7 @@ class Watch:
         self.looks += 1
         if self.watcher.is_at_rest(self.clock.now_us()):
             return
-        news = self.watcher.poll(self.clock.now_us(), self.known)
+        news = self.watcher.poll(self.clock, self.known)
         if news is None:
             return
         if isinstance(news.content, ConfigError):
@@ -191,6 +192,30 @@ def test_nor_where_the_old_text_is_written_over_without_cutting_it_off(tmp_path:
             watch.run(0.15)
     watch.run(1.0)
     assert watch.told == [new]
+
+
+@pytest.mark.parametrize("looks_before", [0, 1])
+def test_time_that_a_look_takes_is_no_quiet(looks_before: int, watch: Watch, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that keeps the interpreter comes between the reading of the clock and that of the file."""
+
+    def slow_look(name: str) -> Look:
+        watch.clock.advance(0.19)
+        path.write_bytes(B[:40])
+        return look(name)
+
+    path.write_bytes(B[:20])
+    for _ in range(looks_before):
+        watch.look()
+        watch.clock.advance(SOON_S)
+    with monkeypatch.context() as patched:
+        patched.setattr(watcher_module, "look", slow_look)
+        watch.look()
+    watch.clock.advance(0.15)
+    watch.look()
+    assert watch.told == []
+    path.write_bytes(B)
+    watch.run(1.3)
+    assert watch.told == [B]
 
 
 @pytest.mark.parametrize("appended", [8, 20])
