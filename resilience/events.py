@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -122,3 +123,12 @@ def _drop(observer: Observer) -> bool:
         count = len(_observers)
         _observers = tuple(kept for kept in _observers if kept is not observer)
         return len(_observers) < count
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  # the old one may be held by a thread that is not here
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
