@@ -126,7 +126,7 @@ def _drop(observer: Observer) -> bool:
 
 
 def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  # the old one may be held by a thread that is not here
+    global _lock  # the old one may be held by a thread that is not here
     _lock = threading.Lock()
 
 

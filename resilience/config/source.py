@@ -51,7 +51,7 @@ def read_observed(path: str | os.PathLike[str], called: str) -> Reading:
         # Asked before opening, since opening a device may do something; and anew below, since it may be replaced meanwhile.
         if not S_ISREG(Path(path).stat().st_mode):
             raise irregular
-        with open(path, "rb", opener=_open_at_once) as opened:  # noqa: PTH123 - a Path takes no opener
+        with open(path, "rb", opener=_open_at_once) as opened:
             before = os.fstat(opened.fileno())
             if not S_ISREG(before.st_mode):
                 raise irregular

@@ -107,7 +107,7 @@ def test_a_pipe_that_comes_in_the_place_of_the_file_is_not_waited_for(tmp_path: 
     errors: list[str] = []
 
     def swap_after(name: Path) -> os.stat_result:
-        found = os.stat(name)
+        found = os.lstat(name)
         path.unlink()
         os.mkfifo(path)
         return found

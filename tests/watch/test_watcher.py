@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import sys
@@ -20,7 +19,7 @@ from resilience.watch import Known, Watcher
 from resilience.watch import watcher as watcher_module
 from resilience.watch.look import Look, look
 from resilience.watch.watcher import Change, came_whole
-from tests.watch.files import A, B, C, ConfigMap, rename_over, save_as_vim_does, write_in_place
+from tests.watch.files import A, B, C, ConfigMap, as_somebody_without_rights, rename_over, save_as_vim_does, write_in_place
 
 EVERY_S = 1.0
 SOON_S = 0.05
@@ -410,19 +409,6 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(watch: Watch, path: P
     os.mkfifo(path)
     watch.run(1.3)
     assert watch.told == [f"{path}: is not a regular file"]
-
-
-@contextlib.contextmanager
-def as_somebody_without_rights() -> Iterator[None]:
-    """Root may read everything; nobody else may."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_file_that_must_not_be_read_is_told_and_the_right_to_read_mends_it() -> None:
