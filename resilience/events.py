@@ -52,7 +52,7 @@ class ConfigLoaded:
 
 @dataclass(frozen=True, slots=True)
 class ConfigRefused:
-    """A configuration file could not be used; `error` says why, a line a problem."""
+    """A configuration file could not be used; `error` says why, a line a problem, and how many more there are after twenty."""
 
     path: str
     error: str

@@ -169,7 +169,7 @@ class Toolkit:
 
     def _refuse(self, news: News, error: ConfigError) -> ConfigError:
         self._known = Known(news.key, self._known.has_end_mark)
-        self._last_error = str(error)
+        self._last_error = shortened(str(error))  # 64 KB of faults can be told in 30 MB
         return error
 
     def _tell(self, outcome: _Outcome) -> None:
@@ -188,7 +188,7 @@ class Toolkit:
     def _event(self, result: _Change | ConfigError) -> tuple[Event, tuple[object, ...]]:
         """What observers are told, and the warnings that go with it."""
         if isinstance(result, ConfigError):
-            return ConfigRefused(self.path, str(result)), ()
+            return ConfigRefused(self.path, shortened(str(result))), ()
         old, new = result
         found = differences(old, new)
         return ConfigLoaded(self.path, new.sha256, found.added, found.removed, found.restarted), tuple(new.warnings)
@@ -231,7 +231,7 @@ class Toolkit:
         return {
             "path": self.path,
             "watched": self._watcher is not None,
-            "last_error": shortened(self._last_error),
+            "last_error": self._last_error,
             **active_status(self.active, self.clock.now_us()),
         }
 
