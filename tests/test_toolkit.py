@@ -416,6 +416,22 @@ def test_a_breaker_forced_in_the_file_and_let_go_again(toolkit: Toolkit, file: F
     assert not toolkit.health().in_incident
 
 
+@pytest.mark.parametrize("before", ["", ", force: open"])
+def test_a_breaker_that_holds_the_signal_lets_go_when_it_is_forced_open_in_the_shadow(
+    before: str, toolkit: Toolkit, file: File, clock: ManualClock
+) -> None:
+    file.write(("open_for: 30s}", f"open_for: 30s{before}}}"))
+    toolkit.reload()
+    with contextlib.suppress(CircuitOpen):
+        fail(toolkit)
+    assert toolkit.health().in_incident
+    file.write(("open_for: 30s}", "open_for: 30s, force: open, shadow: true}"))
+    toolkit.reload()
+    assert not toolkit.health().in_incident
+    clock.advance(60.0)
+    assert toolkit.health().factor == 0.35
+
+
 # --- telling ------------------------------------------------------------------------------------------------------------------
 
 
