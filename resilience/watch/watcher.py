@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from resilience.clock import US_PER_S, Clock
 from resilience.config.source import has_end_mark
-from resilience.errors import ConfigError
+from resilience.errors import ConfigError, Problem
 from resilience.watch.look import Look, Stamp, are_two_files, look, stamp, was_written_in_place
 
 QUIET_US: Final = 200_000
@@ -140,11 +140,9 @@ def came_whole(seen: Look, before: Look | None) -> bool:
 
 def _news(path: str, seen: Look, known: Known) -> News:
     if known.has_end_mark and isinstance(seen.content, bytes) and not has_end_mark(seen.content):
-        return News(
-            seen.key,
-            ConfigError(
-                f"{path}: does not end with the line `...` as the file in force does, so it may be cut short; "
-                f"write that line at its end, or have it read as it is with toolkit.reload() or a restart"
-            ),
+        message = (
+            "the file ends here without the line `...` that ends the file in force, so it may be cut short; "
+            "write that line at its end, or have it read as it is with toolkit.reload() or a restart"
         )
+        return News(seen.key, ConfigError.of([Problem(path, max(1, len(seen.content.splitlines())), 1, "", message)]))
     return News(seen.key, seen.content)

@@ -220,7 +220,7 @@ def test_a_file_without_its_end_mark_is_told_and_reload_takes_it_as_it_is(path: 
     followed = Followed(path)
     put(path, BETTER)
     followed.run(2.0)
-    assert "does not end with the line `...`" in followed.toolkit.status()["last_error"]
+    assert ":6:1: the file ends here without the line `...`" in followed.toolkit.status()["last_error"]
     followed.toolkit.reload()
     assert (followed.toolkit.status()["last_error"], followed.toolkit.status()["version"]) == (None, 2)
     put(path, GOOD)
