@@ -31,6 +31,8 @@ _SETTLING_US: Final = 50_000
 """How soon to look again at a file that is being changed."""
 _WAIT_S: Final = 5.0
 """The longest that closing waits for a look that is under way."""
+_MOST_WARNINGS: Final = 20
+"""How many a reload writes to the log: a file can have thousands."""
 _SHORTEST_S: Final = 0.05
 _LONGEST_S: Final = 3600.0
 _Change = tuple[Document, Document]
@@ -182,8 +184,10 @@ class Toolkit:
             return
         self._told = outcome.number
         emit([event])
-        for warning in warnings:
+        for warning in warnings[:_MOST_WARNINGS]:
             log.warning("%s", warning)
+        if len(warnings) > _MOST_WARNINGS:
+            log.warning("%s: has %d more warnings; `resilience check` shows all", self.path, len(warnings) - _MOST_WARNINGS)
 
     def _event(self, result: _Change | ConfigError) -> tuple[Event, tuple[object, ...]]:
         """What observers are told, and the warnings that go with it."""

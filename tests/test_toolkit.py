@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -327,6 +328,20 @@ def test_an_outcome_that_was_overtaken_is_not_told_after_the_newer_one(
     unsubscribe()
     assert [type(event) for event in observer.events] == [resilience.ConfigRefused, resilience.ConfigLoaded]
     assert toolkit.active.version == 3
+
+
+@pytest.mark.parametrize(("idle", "told"), [(1, 1), (20, 20), (21, 20), (900, 20)])
+def test_warnings_are_told_and_after_twenty_counted(
+    idle: int, told: int, toolkit: Toolkit, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    added = "".join(f"  idle{number}: {{rate: 1/s}}\n" for number in range(idle))
+    file.write(("limiters:\n", f"limiters:\n{added}"), ('"/orders/**"', '"/**"'))
+    with caplog.at_level(logging.WARNING, "resilience"):
+        toolkit.reload()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if "guards nothing" in line] == lines[:told]
+    assert lines[0].startswith(f"{file.path}:7:3: limiters.idle0: no pipeline has this layer")
+    assert lines[told:] == ([f"{file.path}: has {idle - told} more warnings; `resilience check` shows all"] if idle > told else [])
 
 
 def test_a_file_that_has_gone_changes_nothing(toolkit: Toolkit, file: File) -> None:
