@@ -45,9 +45,9 @@ def pipeline_status(pipeline: Pipeline) -> dict[str, Any]:
     return {"pipeline": pipeline.name, "health": _signals(signals), **_policies(layers)}
 
 
-def shortened(error: str | None) -> str | None:
+def shortened(error: str) -> str:
     """An error whose lines are faults, cut where there are so many that nobody would read them all."""
-    lines = [] if error is None else error.split("\n")
+    lines = error.split("\n")
     if len(lines) <= _MOST_LINES:
         return error
     return "\n".join([*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more"])

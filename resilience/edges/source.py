@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ from resilience.refusals import RefusalSettings
 from resilience.states import Active
 from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
+
+log = logging.getLogger("resilience")
 
 
 class Guarded:
@@ -77,6 +80,8 @@ class _Routes:
         self._change = change
         self._known: dict[Pipeline, Guarded] = {}
         self._version = -1
+        if not toolkit.active.document.routes:  # right for a file whose pipelines only code uses, and so no doubt of the file's
+            log.warning("%s: has no routes, so no request is guarded; a rule is {match: {path: /**}, pipeline: NAME}", toolkit.path)
 
     def find(self, method: str, path: str) -> Guarded | None:
         active = self._toolkit.active

@@ -308,8 +308,7 @@ class Machine:
         if settings.shadow:
             reason += "; in shadow: it refuses nothing"
         events: list[Event] = [self._turn(BreakerState.OPEN, reason)]
-        self._holding = False  # a failed probe holds the signal anew, from the end of the new open time
-        return events + self._mark_health(now_us)
+        return events + self._hold_anew(now_us)
 
     def _close(self, now_us: int, reason: str) -> list[Event]:
         self._failed_recoveries = 0
@@ -325,9 +324,8 @@ class Machine:
         if state != "open":
             return self._close(now_us, "forced closed" if state else "no longer forced")
         self._open_until_us = now_us
-        self._holding = False
         events: list[Event] = [self._turn(BreakerState.OPEN, "forced open")]
-        return events + self._mark_health(now_us)
+        return events + self._hold_anew(now_us)
 
     def _turn(self, state: BreakerState, reason: str) -> Event:
         old, self._state = self._state, state
@@ -345,6 +343,12 @@ class Machine:
             return []
         self._holding = True
         return self.health.opened(self._hold, now_us, None if self._forced == "open" else self._open_until_us)
+
+    def _hold_anew(self, now_us: int) -> list[Event]:
+        """A failed probe holds the signal from the end of the new open time, a forced breaker for ever; in shadow it lets go."""
+        if not self.settings.shadow:
+            self._holding = False
+        return self._mark_health(now_us)
 
     def _leave_for(self, health: HealthSignal | None, now_us: int) -> list[Event]:
         """Write another signal from now on: this is a closing on the old one; `_mark_health` makes it an opening on the new."""
