@@ -40,13 +40,14 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        tokens, health = self.tokens, self.health  # before the settings, which `configure` writes first
-        if settings is not None and settings is not self.settings:
-            tokens = self.clock_of(settings, now_us)
+        tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
-            # `tokens.read`, `tokens.full` and the common case of the table, written out: this is the hottest path there is.
+            if settings is not None and settings is not self.settings:
+                return self._reserve(key, cost, now_us, 0, settings)[0]
+            # The same with `tokens.read`, `tokens.full` and the common case of the table written out: there is no hotter path.
+            tokens = self.tokens
             elapsed_us = now_us - tokens.since_us
             reading = tokens.reading
             if elapsed_us > 0:
@@ -54,8 +55,6 @@ class LimiterState:
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
-            if tokens is not self.tokens:
-                full = self._full_now(now_us)
             young = self.table.young(key)
             known = young.get(key)
             bucket = self.table.get(key, full) if known is None else known
@@ -63,7 +62,7 @@ class LimiterState:
                 bucket = full
             bucket += cost * TOKEN
             if bucket > reading:
-                self.count_refusal(settings or self.settings)
+                self.count_refusal(self.settings)
                 return self._wait_us(bucket, cost, now_us)
             self.admitted += 1
             if known is not None:
@@ -81,22 +80,34 @@ class LimiterState:
         they are more than `patience_us`.
         """
         self.sync(now_us)
-        tokens = self.clock_of(settings, now_us)
         with self.lock:
-            reading = tokens.read(now_us)
-            full = self._full_now(now_us)
-            due = max(full, self.table.get(key, full)) + cost * TOKEN
-            wait_us = 0 if due <= reading else self._wait_us(due, cost, now_us)
-            if wait_us > patience_us:
-                self.count_refusal(settings)
-                return wait_us, due
-            if wait_us:
-                self.queued += 1
-            else:
-                self.admitted += 1
-            if cost:
-                self.table.put(key, due, full)
+            return self._reserve(key, cost, now_us, patience_us, settings)
+
+    def _reserve(
+        self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
+    ) -> tuple[int, int]:
+        """Under the lock. What a late call takes must be there by its own clock and by the present one, which keeps the books."""
+        own, present = self.clock_of(settings, now_us), self.tokens
+        reading = present.read(now_us)
+        full = present.full(reading)
+        due = self.table.get(key, full) + cost * TOKEN
+        is_there = due <= reading and cost * TOKEN <= self._level(own, key, now_us)
+        wait_us = 0 if is_there else self._wait_us(due, cost, now_us)
+        if wait_us > patience_us:
+            self.count_refusal(settings)
             return wait_us, due
+        if wait_us:
+            self.queued += 1
+        else:
+            self.admitted += 1
+        if cost:
+            self.table.put(key, due, full)
+        return wait_us, due
+
+    def _level(self, tokens: TokenClock, key: Hashable | None, now_us: int) -> int:
+        """What is in the bucket of `key` by this clock, at least nothing."""
+        reading = tokens.read(now_us)
+        return max(0, reading - self.table.get(key, tokens.full(reading)))
 
     def count_refusal(self, settings: RateLimiterSettings) -> None:
         """One more that is refused, or would be. Under the lock."""
@@ -127,11 +138,6 @@ class LimiterState:
         tokens, present = self.clock_of(settings, now_us), self.tokens
         return present if present.capacity < tokens.capacity and wait_us != _SHORTEST_WAIT_US else tokens
 
-    def _full_now(self, now_us: int) -> int:
-        """The number that stands for a full bucket, by the present clock for every call: it has issued more than one that stands
-        still, and a bucket fuller than it says would hold tokens that others have had since."""
-        return self.tokens.full(self.tokens.read(now_us))
-
     def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
         """Return the tokens of a waiter that was cancelled before the token clock read `due`.
 
@@ -146,8 +152,9 @@ class LimiterState:
 
     def sync(self, now_us: int) -> None:
         """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
-        if self.health is not None:
-            self.health.sync(now_us)
+        tokens, health = self.tokens, self.health
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+            health.sync(now_us)
             with self.lock:
                 self.tokens.catch_up(now_us)
 
@@ -175,16 +182,15 @@ class LimiterState:
             self.health = health
             self.tokens.follow_signal(health, now_us)
 
-    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int, tokens: TokenClock | None = None) -> Quota:
+    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int, tokens: TokenClock) -> Quota:
         """What is left for `key`, and when so much that `cost` more fits. `tokens` is the clock that the call goes by."""
-        tokens, health = tokens or self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
-            self.sync(now_us)
+        self.sync(now_us)
         with self.lock:
-            reading = tokens.read(now_us)
-            full = self._full_now(now_us)
+            present = self.tokens
+            reading = present.read(now_us)
+            full = present.full(reading)
             bucket = self.table.get(key, full)
-            level = reading - bucket
+            level = min(reading - bucket, self._level(tokens, key, now_us))
             missing = min(cost * TOKEN, tokens.capacity) - level  # more than the bucket holds is never there
             if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
                 missing = TOKEN - level % TOKEN if bucket > full else 0
@@ -193,7 +199,7 @@ class LimiterState:
                 limit=tokens.capacity // TOKEN,
                 window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
                 remaining=max(0, level // TOKEN),
-                available_in_s=max(0, self.tokens.wait_until_us(reading + missing, now_us)) / US_PER_S if missing > 0 else 0.0,
+                available_in_s=present.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
             )
 
     @property
