@@ -81,6 +81,15 @@ def test_full_buckets_make_room(clock: ManualClock) -> None:
     assert len(limiter.state.table) == 10
 
 
+def test_the_status_counts_those_who_had_to_share_the_overflow_bucket(clock: ManualClock) -> None:
+    limiter = keyed(clock, burst=3, max_keys=10)
+    assert sum(admitted(limiter, clock, 3, f"key {number}") for number in range(20)) == 33
+    assert limiter.status()["shared_the_overflow_bucket"] == 3
+    clock.advance(1.0)
+    assert admitted(limiter, clock, 3, "one more") == 1
+    assert limiter.status()["shared_the_overflow_bucket"] == 4
+
+
 def test_only_full_buckets_are_forgotten(clock: ManualClock) -> None:
     limiter = keyed(clock, burst=10, rate_per_s=0.001, max_keys=50)
     for number in range(50):
