@@ -148,6 +148,15 @@ def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels
     assert [admitted(limiter, clock, 3, name) for name in names] == [0] * 80
 
 
+@pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (65_536, False), (65_537, True)])
+def test_a_table_that_becomes_a_little_larger_is_not_dealt_out_anew(clock: ManualClock, max_keys: int, is_dealt_out: bool) -> None:
+    """All keys are moved at once then, while every call waits: a shard may be sixteen times as full as it should before that."""
+    limiter = keyed(clock, max_keys=4_096)
+    shards = limiter.state.table._shards
+    limiter.state.configure(replace(limiter.settings, max_keys=max_keys), clock.now_us())
+    assert (limiter.state.table._shards is not shards) == is_dealt_out
+
+
 @given(
     steps=strategies.lists(
         strategies.tuples(strategies.integers(0, 1_500_000), strategies.integers(0, 12), strategies.integers(1, 3)),
