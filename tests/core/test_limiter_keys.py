@@ -148,6 +148,11 @@ def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels
     assert [admitted(limiter, clock, 3, name) for name in names] == [0] * 80
 
 
+@pytest.mark.parametrize(("max_keys", "shards"), [(1, 1), (4_096, 1), (4_097, 2), (8_192, 2), (8_193, 4), (100_000, 32)])
+def test_a_shard_is_made_for_four_thousand_keys(clock: ManualClock, max_keys: int, shards: int) -> None:
+    assert len(keyed(clock, max_keys=max_keys).state.table._shards) == shards
+
+
 @pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (65_536, False), (65_537, True)])
 def test_a_table_that_becomes_a_little_larger_is_not_dealt_out_anew(clock: ManualClock, max_keys: int, is_dealt_out: bool) -> None:
     """All keys are moved at once then, while every call waits: a shard may be sixteen times as full as it should before that."""
