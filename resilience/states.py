@@ -66,7 +66,7 @@ class States:
             self.breakers[name].configure(breaker.settings, self._signal(breaker.health), now_us)
         for name, limiter in document.limiters.items():
             self.limiters[name].move_to(self._signal(limiter.health), now_us)
-            self.limiters[name].configure(limiter.settings, now_us, keep_calls=True)
+            self.limiters[name].configure(limiter.settings, now_us)
         for name, retry in document.retries.items():
             self.retries[name].configure(retry.settings, self._signal(retry.health))
 

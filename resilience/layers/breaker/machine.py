@@ -294,9 +294,11 @@ class Machine:
         return to_us(settings.open_for_s if settings.half_open_for_s is None else settings.half_open_for_s)
 
     def _probe_wait_us(self, now_us: int) -> int:
-        """Until the oldest probe must have settled: by then the breaker has closed, or is open and says how long."""
-        oldest_us = min(self._probes.values(), default=now_us)
-        return max(1, oldest_us + self._half_open_us() - now_us)
+        """Until the oldest probe must have settled: by then the breaker has closed, or is open and says how long.
+
+        There is one in flight: where the last has settled, and where `probes` is lowered, it is decided at once.
+        """
+        return min(self._probes.values()) + self._half_open_us() - now_us
 
     def _open(self, since_us: int, reason: str, now_us: int) -> list[Event]:
         """Open since an instant that may have passed unnoticed; the signal hears of it now, and never of the past."""
