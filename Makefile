@@ -52,6 +52,7 @@ reference: .venv/.test ## write the reference of the configuration file and its 
 
 bench: .venv/.test ## measure what the middleware costs beside a hand-fused floor, and what following a file costs
 	@$(python) benchmarks/asgi_stack.py $(ARGS)
+	@$(python) benchmarks/grpc_stack.py
 	@$(python) benchmarks/reload.py
 
 mutation: .venv/.test .venv/.mutation ## change the core in one place at a time and see that a test notices (15 to 30 minutes)
