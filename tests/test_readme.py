@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import resilience
@@ -14,6 +15,8 @@ from resilience import Deadline, HealthSignal, Pipeline, RateLimiter
 from resilience.health import Hold
 from resilience.testing import ManualClock
 from tests.integrations.asgi.conversation import Conversation, run
+from tests.integrations.grpc.server.handlers import THREADS, Script
+from tests.integrations.grpc.server.served import Scripted, Served
 from tests.integrations.outgoing.peer import peering
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -39,7 +42,7 @@ def shown(words: str) -> str:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (9, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (10, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +157,24 @@ def test_errors_are_written_as_shown(configured: Path) -> None:
         assert talk.header("content-type") == "application/json"
     finally:
         guarded.close()
+
+
+def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
+    configured.write_text(configured.read_text().replace("rate: 10/s", "rate: 10/h"), encoding="utf-8")  # however slow this machine
+    names: dict[str, Any] = {}
+    exec(compile(shown("import ServerInterceptor"), "README.md", "exec"), names)
+    server = names["server"]
+    server.add_generic_rpc_handlers([Scripted(THREADS, "unary_unary", Script())])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            served = Served(channel, port, lambda function: None)
+            assert [served.seen("unary_unary").code for _ in range(21)] == ["OK"] * 20 + ["RESOURCE_EXHAUSTED"]
+            assert served.seen("unary_unary", "/grpc.health.v1.Health/Check").code == "OK"
+    finally:
+        server.stop(None).wait()
+        names["resilience"].close()
 
 
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:
