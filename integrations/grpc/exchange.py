@@ -128,8 +128,11 @@ class StreamExchange(ThreadExchange):
             self._settle(lambda: self.settle_gone(permit))
         try:
             self._responses = self._as_current(lambda: iter(behavior(request, self.context)))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `_broke_off` raises it again
-            self._broke_off(error)
+        except BaseException as error:
+            answer = self._broke_off(error)
+            if answer is None:
+                raise
+            self.abort(answer)
 
     def __iter__(self) -> StreamExchange:
         return self
@@ -142,8 +145,12 @@ class StreamExchange(ThreadExchange):
         except StopIteration:
             self._ended()
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `_broke_off` raises it again
-            return self._broke_off(error)
+        except BaseException as error:
+            answer = self._broke_off(error)
+            if answer is None:
+                raise
+            self.abort(answer)
+            raise StopIteration from None
         permit = self._permit
         if permit is None or self.settled:
             return response
@@ -182,17 +189,13 @@ class StreamExchange(ThreadExchange):
         if permit is not None and not self.settled:
             self._settle(lambda: self.settle_ended(permit))
 
-    def _broke_off(self, error: BaseException) -> Any:
+    def _broke_off(self, error: BaseException) -> RpcAnswer | None:
         """The handler raised: answered where that is a refusal. The status of an RPC comes last, so no message is in its way."""
         self._is_over = True
         permit = self._permit
         if permit is not None and not self.settled:
             self._settle(lambda: self.settle_ended(permit, error))
-        answer = self.answer_to(error)
-        if answer is None:
-            raise error
-        self.abort(answer)
-        raise StopIteration
+        return self.answer_to(error)
 
     def _expire(self, permit: Permit) -> Any:
         """The time is over while it still binds: what follows would be made for nobody."""

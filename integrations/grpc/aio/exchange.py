@@ -90,8 +90,10 @@ class TaskExchange(Exchange):
         return refusal_answer(expiry, own=True)
 
     async def abort(self, answer: RpcAnswer) -> None:
-        """End the RPC so; raises, as `abort` does."""
-        await self.context.abort(answer.code, answer.details, self.trailing(answer))
+        """End the RPC so; raises, as `abort` does. The server keeps that error, whose traceback refers back to this call."""
+        aborted = self.context.abort(answer.code, answer.details, self.trailing(answer))
+        self.context = None
+        await aborted
 
 
 class StreamExchange(TaskExchange):

@@ -82,7 +82,9 @@ def _unary(source: RouteSource, method: str, behavior: Any) -> Any:
         guarded = find(method)
         if guarded is None:
             return await behavior(request, context)
-        return await TaskExchange(guarded, method, context).run(behavior, request)
+        exchange = TaskExchange(guarded, method, context)
+        del context  # if it is aborted, the server keeps the error, whose traceback would refer back to it
+        return await exchange.run(behavior, request)
 
     return guarded_unary
 
@@ -96,6 +98,7 @@ def _writer(source: RouteSource, method: str, behavior: Any) -> Any:
             await behavior(request, context)
             return
         exchange = StreamExchange(guarded, method, context)
+        del context  # see above
         await exchange.start()
         try:
             await exchange.write_all(behavior, request)
@@ -119,8 +122,9 @@ def _generator(source: RouteSource, method: str, behavior: Any) -> Any:
                 yield message
             return
         exchange = StreamExchange(guarded, method, context)
+        del context  # see above
         await exchange.start()
-        responses = behavior(request, context)
+        responses = behavior(request, exchange.context)
         step = responses.__anext__
         try:
             while True:
