@@ -1,4 +1,4 @@
-"""A generator that the server gives up in the middle of a write: it hears nothing, and whoever refers to it keeps it from its end."""
+"""A generator that the server gives up in the middle of a write: it hears nothing, and lives on while somebody refers to it."""
 
 from __future__ import annotations
 

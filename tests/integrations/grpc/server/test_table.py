@@ -253,6 +253,8 @@ def test_a_call_whose_deadline_passes_counts_unless_its_caller_was_in_too_great_
         assert saw.code == "DEADLINE_EXCEEDED"
         if kind in (THREADS, FUNCTIONS):
             eventually(hold.is_known_to_be_unwanted)
+        else:
+            assert hold.cancelled.wait(5)
         hold.let_go.set()
         assert bench.probed() == outcome
     assert bench.deadline.status()["expired"] == 1
