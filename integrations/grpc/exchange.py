@@ -185,10 +185,10 @@ class StreamExchange(ThreadExchange):
     def _broke_off(self, error: BaseException) -> Any:
         """The handler raised: answered where that is a refusal. The status of an RPC comes last, so no message is in its way."""
         self._is_over = True
+        answer = self.recorded(lambda: self.answer_to(error))
         permit = self._permit
         if permit is not None and not self.settled:
             self._settle(lambda: self.settle_ended(permit, error))
-        answer = self.answer_to(error)
         if answer is None:
             raise error
         self.abort(answer)
