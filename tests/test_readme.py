@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 import resilience
 from resilience import Deadline, HealthSignal, Pipeline, RateLimiter
 from resilience.health import Hold
+from resilience.integrations.asgi import ResilienceMiddleware
 from resilience.testing import ManualClock
 from tests.integrations.asgi.conversation import Conversation, run
+from tests.integrations.asgi.server import serving
+from tests.integrations.grpc.hops import aio_rpc, grpc_threads
 from tests.integrations.grpc.server.handlers import THREADS, Script
 from tests.integrations.grpc.server.served import Scripted, Served
-from tests.integrations.outgoing.peer import peering
+from tests.integrations.outgoing.peer import peering, says
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -42,7 +47,7 @@ def shown(words: str) -> str:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (10, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (11, 1)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,8 +98,6 @@ def test_the_toolkit_is_read_as_shown(configured: Path, capsys: pytest.CaptureFi
 
 def test_the_status_is_served_as_shown(configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.applications import Starlette
-
-    from resilience.integrations.asgi import ResilienceMiddleware
 
     monkeypatch.setenv("STATUS_TOKEN", "a-token-of-the-operator")
     app = Starlette()
@@ -175,6 +178,35 @@ def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
     finally:
         server.stop(None).wait()
         names["resilience"].close()
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, 200), (404, 404), (503, 503), (401, 500)])
+def test_errors_cross_services_as_shown(status: int, told: int) -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(next(block for block in blocks("python") if "http_answer" in block), "README.md", "exec"), names)
+    unguarded = Pipeline("api")
+    app = Starlette(routes=[Route("/orders/{number}", names["get_order"])])
+    app.add_middleware(ResilienceMiddleware, pipeline=unguarded)
+    with (
+        peering() as peer,
+        httpx.Client(base_url=peer.url, trust_env=False) as names["client"],
+        grpc_threads(unguarded, lambda context: names["get"](b"7", context), told=True) as address,
+        serving(app) as server,
+    ):
+        names["orders"] = SimpleNamespace(get=lambda number: aio_rpc(address)())
+        peer.will(says(status, b"done", retry_after="7"))
+        response = server.get("/orders/7")
+        assert response.status_code == told
+        assert [request.path for request in peer.seen] == ["/orders/7"]
+    if told == 200:
+        assert response.text == "done"
+    if told in (404, 503):
+        detail = "no such order" if told == 404 else "something that this service depends on cannot be called now"
+        assert response.json()["detail"] == detail
+        assert int(response.headers["retry-after"]) >= 7
 
 
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:

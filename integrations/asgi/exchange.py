@@ -20,10 +20,11 @@ from resilience.edges import (
     Slot,
     adrive,
     judge_error,
+    judge_relayed,
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_in,
+    relayed_in,
     settle_error,
     wheel_of,
 )
@@ -141,15 +142,15 @@ class HttpExchange(RequestCall):
         if self._client_gone:
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error)
+            settle_error(self._permit, error, judge_relayed if self._start is None else judge_error)
         if self._expired:
             self._takes_back_cancellation()
             log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
             return isinstance(error, Exception)
-        refusal = refusal_in(error) if self._start is None else None
+        refusal = relayed_in(error) if self._start is None else None
         if refusal is None:
             return False
-        # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
+        # A refusal by an outgoing pipeline, or by a service further in, left the handler: answered as long as nothing was sent.
         await send_answer(self._send, self.answers.to(refusal, own=False))
         return True
 
@@ -227,7 +228,7 @@ class HttpExchange(RequestCall):
         if self._client_gone:
             return Outcome.IGNORED
         if self.error is not None:  # a refusal that the framework's handler turned into this response
-            return judge_error(self, self.error)
+            return judge_relayed(self, self.error)
         if self._start is None:
             return Outcome.FAILED
         self.status = self._start["status"]

@@ -12,8 +12,10 @@ from resilience.edges import (
     Outcome,
     Permit,
     adrive,
+    judge_error,
+    judge_relayed,
     judge_status,
-    refusal_in,
+    relayed_in,
     settle_error,
     within,
 )
@@ -69,8 +71,8 @@ class WebsocketExchange:
         try:
             await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self.receive, self))
         except Exception as error:
-            settle_error(self._permit, error)
-            refusal = None if self._is_over else refusal_in(error)
+            settle_error(self._permit, error, judge_error if self._is_over else judge_relayed)
+            refusal = None if self._is_over else relayed_in(error)
             if refusal is None:
                 raise
             await self._deny(guarded.answers.to(refusal, own=False))

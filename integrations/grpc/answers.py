@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from resilience import CircuitOpen, DeadlineExceeded, RateLimited, Rejected
-from resilience.edges import OUTWARD_DETAIL
+from resilience.edges import OUTWARD_DETAIL, told_trace_id
 from resilience.integrations.grpc.call import Metadata
 
 DOMAIN: Final = "resilience"
@@ -32,18 +32,42 @@ class RpcAnswer(NamedTuple):
     trailing: Metadata
 
 
-def refusal_answer(refusal: Rejected, *, own: bool) -> RpcAnswer:
+UNTOLD: Final = RpcAnswer(grpc.StatusCode.UNKNOWN, "the handler failed", ())
+"""How an RPC ends whose handler failed by an error that says more than a client should know."""
+
+
+def refusal_answer(refusal: Rejected, *, own: bool, details: str = "") -> RpcAnswer:
     """The answer to an RPC that was refused.
 
     Args:
         refusal: by whom and why.
         own: whether a guard of this RPC refused it. A limit that the handler met on its way out is not the client's quota: it is
             answered as reduced capacity, and what is behind this service is not named.
+        details: what is said instead, where the application found words of its own.
     """
     code, reason = _kind(refusal, own)
-    text = str(refusal) if own else OUTWARD_DETAIL
-    pushback_ms = _pushback_ms(refusal.retry_after_s)
-    status = Status(code=code.value[0], message=text, details=[_error_info(reason, refusal.policy if own else "")])
+    text = details or (str(refusal) if own else OUTWARD_DETAIL)
+    return status_answer(
+        code, text, reason, policy=refusal.policy if own else "", retry_after_s=refusal.retry_after_s, trace_id=refusal.trace_id
+    )
+
+
+def status_answer(
+    code: grpc.StatusCode, text: str, reason: str, *, policy: str = "", retry_after_s: float | None = None, trace_id: str = ""
+) -> RpcAnswer:
+    """A status with its details.
+
+    Args:
+        code: of the status.
+        text: in words.
+        reason: of `google.rpc.ErrorInfo`.
+        policy: what refused, where that may be told.
+        retry_after_s: seconds until another try may succeed, for pushback and `google.rpc.RetryInfo`.
+        trace_id: the trace in which it came about; by default the one that this is in.
+    """
+    pushback_ms = _pushback_ms(retry_after_s)
+    info = _error_info(reason, policy, told_trace_id(trace_id))
+    status = Status(code=code.value[0], message=text, details=[info])
     if pushback_ms is None:
         return RpcAnswer(code, text, ((DETAILS, status.SerializeToString()),))
     delay = Duration(seconds=pushback_ms // 1000, nanos=pushback_ms % 1000 * 1_000_000)
@@ -65,7 +89,9 @@ def _kind(refusal: Rejected, own: bool) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED" if is_quota else "REDUCED_CAPACITY"
     if isinstance(refusal, DeadlineExceeded):
         return grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"
-    return grpc.StatusCode.UNAVAILABLE, "CIRCUIT_OPEN" if isinstance(refusal, CircuitOpen) else "REFUSED"
+    if isinstance(refusal, CircuitOpen):
+        return grpc.StatusCode.UNAVAILABLE, "CIRCUIT_OPEN"
+    return grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE" if refusal.reason == "unavailable" else "REFUSED"
 
 
 def _pushback_ms(retry_after_s: float | None) -> int | None:
@@ -75,8 +101,15 @@ def _pushback_ms(retry_after_s: float | None) -> int | None:
     return max(0, min(math.ceil(retry_after_s * 1000 - 1e-6), _MOST_MS))
 
 
+def _error_info(reason: str, policy: str, trace_id: str) -> AnyMessage:
+    if not trace_id:
+        return _untraced(reason, policy)
+    metadata = {"trace_id": trace_id, "policy": policy} if policy else {"trace_id": trace_id}
+    return _packed(ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
+
+
 @lru_cache(maxsize=256)
-def _error_info(reason: str, policy: str) -> AnyMessage:
+def _untraced(reason: str, policy: str) -> AnyMessage:
     return _packed(ErrorInfo(reason=reason, domain=DOMAIN, metadata={"policy": policy} if policy else {}))
 
 

@@ -192,10 +192,11 @@ class StreamExchange(ThreadExchange):
     def _broke_off(self, error: BaseException) -> RpcAnswer | None:
         """The handler raised: answered where that is a refusal. The status of an RPC comes last, so no message is in its way."""
         self._is_over = True
+        answer = self.recorded(lambda: self.answer_to(error))
         permit = self._permit
         if permit is not None and not self.settled:
             self._settle(lambda: self.settle_ended(permit, error))
-        return self.answer_to(error)
+        return answer
 
     def _expire(self, permit: Permit) -> Any:
         """The time is over while it still binds: what follows would be made for nobody."""

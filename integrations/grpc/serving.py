@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,15 +15,19 @@ from resilience.edges import (
     Guarded,
     Outcome,
     Permit,
+    fault_of,
     judge_code,
     judge_error,
+    judge_relayed,
     read_inbound,
     refusal_in,
+    relayed_in,
 )
-from resilience.integrations.grpc.answers import RpcAnswer, merged, refusal_answer
+from resilience.integrations.grpc.answers import UNTOLD, RpcAnswer, merged, refusal_answer
 from resilience.integrations.grpc.call import RpcCall
 from resilience.integrations.grpc.metadata import as_text
 
+log = logging.getLogger("resilience")
 _GRPC_TIMEOUT: Final = "grpc-timeout"
 _PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
@@ -30,6 +35,7 @@ _US_PER_S: Final = 1_000_000
 _OK: Final = 0
 _UNKNOWN: Final = 2
 _DEADLINE_EXCEEDED: Final = 4
+_UNAVAILABLE: Final = 14
 
 
 class Exchange(RpcCall):
@@ -99,16 +105,26 @@ class Exchange(RpcCall):
         if self._expiry is not None or self.is_out_of_time():
             outcome = self.judge_expiry()
         else:
-            self.error = error
-            outcome = judge_error(self, error)
-            if isinstance(refusal_in(error), DeadlineExceeded):
-                self.status = _DEADLINE_EXCEEDED
-            elif outcome is not Outcome.IGNORED:
-                code = code_number(self.context)
-                self.status = _UNKNOWN if code is None else code
-                outcome = judge_code(self.status)
+            outcome = self._judge_raised(error)
         permit.settle(outcome)
         self.error = self._expiry = None  # their tracebacks refer back to the call
+
+    def _judge_raised(self, error: BaseException) -> Outcome:
+        """The outcome by the status that goes out: one that was set, one that is relayed, or else UNKNOWN."""
+        code, relayed = code_number(self.context), self.error
+        if code is None:
+            self.error, refusal = error, relayed_in(error)
+            outcome = judge_relayed(self, error)
+            code = _UNKNOWN if refusal is None else _UNAVAILABLE  # any other refusal is ignored, but for a deadline
+        else:
+            self.error, refusal = error if relayed is None else relayed, refusal_in(error)  # what the handler has aborted with
+            outcome = judge_error(self, error) if relayed is None else judge_relayed(self, relayed)
+        if isinstance(refusal, DeadlineExceeded):
+            self.status = _DEADLINE_EXCEEDED
+        elif outcome is not Outcome.IGNORED:
+            self.status = code
+            outcome = judge_code(code)
+        return outcome
 
     def settle_gone(self, permit: Permit) -> None:
         """The RPC was ended from outside: its client has gone, its time is over, or the server stops."""
@@ -140,8 +156,18 @@ class Exchange(RpcCall):
     # --- refusals ---------------------------------------------------------------------------------------------------------------
 
     def answer_to(self, error: BaseException) -> RpcAnswer | None:
-        """The answer to a refusal that leaves the handler; None for any other error, which is grpcio's to tell of."""
-        refusal = refusal_in(error)
+        """The answer to a refusal that leaves the handler; None for any other error, which is grpcio's to tell of.
+
+        So is what a service further in has refused, unless the handler has set a code of its own. Whatever else such a service has
+        answered with is no business of the client's: grpcio would tell all of its text, with hosts.
+        """
+        if code_number(self.context) is not None:
+            refusal = refusal_in(error)
+        else:
+            refusal = relayed_in(error)
+            if refusal is None and fault_of(error) is not None:
+                log.error("%s: the handler raised an error of a call that it made", self.full_method, exc_info=error)
+                return UNTOLD
         return None if refusal is None else refusal_answer(refusal, own=False)
 
     def refused(self, refusal: Rejected) -> RpcAnswer:

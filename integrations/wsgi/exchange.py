@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from resilience import Rejected
 from resilience.edges import (
     CURRENT,
+    Answer,
     Answers,
     Call,
     Guarded,
@@ -16,10 +17,11 @@ from resilience.edges import (
     Permit,
     drive,
     judge_error,
+    judge_relayed,
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_in,
+    relayed_in,
     settle_abandoned,
     settle_error,
 )
@@ -88,7 +90,7 @@ class HttpExchange(RequestCall):
             self._permit = self._admitted()
         except Rejected as refusal:
             self._end_span()
-            return self._answer(refusal, own=True)
+            return self._give(self.answers.to(refusal, own=True))
         except BaseException:
             self._end_span()
             raise
@@ -216,8 +218,7 @@ class HttpExchange(RequestCall):
         if not self._guarded.streams_have_deadline:
             self.deadline_us = None
 
-    def _answer(self, refusal: Rejected, *, own: bool) -> list[bytes]:
-        answer = self.answers.to(refusal, own=own)
+    def _give(self, answer: Answer) -> list[bytes]:
         if self._has_given_head:
             self._start_response(answer.status_line, [*answer.headers], sys.exc_info())
         else:
@@ -239,18 +240,19 @@ class HttpExchange(RequestCall):
         """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
         if self.settled:
             return None
-        self._settle(lambda: self._settle_error(error))
         is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
-        refusal = None if is_too_late else refusal_in(error)
-        return None if refusal is None else self._answer(refusal, own=False)
+        refusal = None if is_too_late else relayed_in(error)
+        answer = None if refusal is None else self._recorded(lambda: self.answers.to(refusal, own=False))
+        self._settle(lambda: self._settle_error(error, judge_error if answer is None else judge_relayed))
+        return None if answer is None else self._give(answer)
 
-    def _settle_error(self, error: BaseException) -> None:
+    def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
         if self.deadline_us is not None and self._guarded.pipeline.clock.now_us() >= self.deadline_us:
             self._count_expired()  # that is how it ended, whoever was first to say so
         if self.error is None and (self._has_client_gone() or is_killed(error)):
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error)
+            settle_error(self._permit, error, judge)
 
     def _settle(self, step: Callable[[], object]) -> None:
         try:
@@ -270,7 +272,7 @@ class HttpExchange(RequestCall):
         if self._came_late():
             self._count_expired()  # it cannot be stopped and passes, but its caller has gone
         if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
-            return judge_error(self, self.error)
+            return judge_relayed(self, self.error)
         if self._has_client_gone():
             return Outcome.IGNORED
         if self._head is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from resilience import tracing
 from resilience.errors import DeadlineExceeded, Quota, RateLimited, Rejected
 from resilience.refusals import RefusalSettings
 
@@ -23,6 +24,9 @@ _TITLES: Final = {
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 OUTWARD_DETAIL: Final = "something that this service depends on cannot be called now"
 """All that a client is told of a refusal that the handler met on its way out."""
+RELAYED_DETAIL: Final = "something that this service depends on has answered so"
+"""All that a client is told of another error that is relayed, unless the application finds words for it."""
+_PROBLEM: Final = "application/problem+json"
 _OF_THE_BODY: Final = ("content-type", "content-length")
 _SETTINGS: Final = RefusalSettings()
 _LARGEST: Final = 999_999_999_999_999  # an integer of a structured field (RFC 9651) has no more digits
@@ -73,9 +77,9 @@ class Answers:
         self._settings = settings or _SETTINGS
         self._change = change
 
-    def to(self, refusal: Rejected, *, own: bool) -> Answer:
-        """The answer to a request that was refused; `own`: by a guard of this request. See `refusal_answer`."""
-        answer = refusal_answer(refusal, own=own, settings=self._settings)
+    def to(self, refusal: Rejected, *, own: bool, detail: str = "") -> Answer:
+        """The answer to a request that was refused; `own`: by a guard of this request. See `refusal_answer` for all of them."""
+        answer = refusal_answer(refusal, own=own, detail=detail, settings=self._settings)
         if self._change is None:
             return answer
         try:
@@ -93,7 +97,12 @@ AS_USUAL: Final = Answers()
 
 
 def refusal_answer(
-    refusal: Rejected, *, own: bool, uniform: Uniform = random.random, settings: RefusalSettings = _SETTINGS
+    refusal: Rejected,
+    *,
+    own: bool,
+    detail: str = "",
+    uniform: Uniform = random.random,
+    settings: RefusalSettings = _SETTINGS,
 ) -> Answer:
     """The answer to a request that was refused.
 
@@ -101,6 +110,7 @@ def refusal_answer(
         refusal: by whom and why.
         own: whether a guard of this request refused it. A limit that the handler met on its way out is not the client's quota: it
             is answered as reduced capacity, without RateLimit fields, and what is behind this service is not named.
+        detail: what is said instead, where the application found words of its own.
         uniform: draws the jitter of Retry-After from [0, 1).
         settings: statuses, and whether there is a body.
     """
@@ -109,9 +119,12 @@ def refusal_answer(
         "type": f"{_PROBLEM_TYPES}{kind}" if kind else "about:blank",
         "title": _TITLES[kind] if kind else _phrase(status),
         "status": status,
-        "detail": str(refusal) if own else OUTWARD_DETAIL,
+        "detail": detail or (str(refusal) if own else OUTWARD_DETAIL),
         "reason": refusal.reason,
     }
+    trace_id = told_trace_id(refusal.trace_id)
+    if trace_id:
+        document["trace_id"] = trace_id
     if kind == "quota-exceeded":
         document["violated-policies"] = [refusal.policy]
     headers: list[tuple[str, str]] = []
@@ -122,7 +135,43 @@ def refusal_answer(
     if quota is not None:
         headers += ratelimit_fields([quota])
     body = b"" if settings.body == "none" else json.dumps(document).encode()
-    return Answer(status, tuple(headers), b"").with_body("application/problem+json", body)
+    return Answer(status, tuple(headers), b"").with_body(_PROBLEM, body)
+
+
+def error_answer(
+    status: int,
+    *,
+    code: str,
+    detail: str = "",
+    retry_after_s: float | None = None,
+    trace_id: str = "",
+    uniform: Uniform = random.random,
+) -> Answer:
+    """The answer that relays an error which is no refusal.
+
+    Args:
+        status: of the answer.
+        code: the name of the gRPC code that says the same: several go with one status.
+        detail: what the application says of it; by default neutral words.
+        retry_after_s: for Retry-After, where that is known.
+        trace_id: the trace in which it came about; by default the one that this is in.
+        uniform: draws the jitter of Retry-After from [0, 1).
+    """
+    title = _PHRASES.get(status, "Error")
+    document: dict[str, object] = {"type": "about:blank", "title": title, "status": status, "detail": detail or RELAYED_DETAIL}
+    document["code"] = code
+    trace_id = told_trace_id(trace_id)
+    if trace_id:
+        document["trace_id"] = trace_id
+    headers: list[tuple[str, str]] = []
+    if retry_after_s is not None:
+        headers.append(("retry-after", str(retry_after(retry_after_s, uniform))))
+    return Answer(status, tuple(headers), b"").with_body(_PROBLEM, json.dumps(document).encode())
+
+
+def told_trace_id(known: str) -> str:
+    """The trace id that an answer tells: the one that is known of the error, else that of the present trace; empty without one."""
+    return known or tracing.trace_id()
 
 
 def _kind(refusal: Rejected, own: bool, settings: RefusalSettings) -> tuple[int, str]:
