@@ -485,6 +485,8 @@ def _fail(error: type[Exception]) -> Response:
         ("http://payments.example:8080/", "payments.example:8080"),
         ("http://user:secret@payments.example/", "payments.example"),
         ("http://[::1]:8080/", "[::1]:8080"),
+        ("unix://%2Frun%2Fpayments.sock/", "%2frun%2fpayments.sock"),
+        ("unix://payments:99999/", "payments"),
     ],
 )
 def test_the_host_of_a_request(url: str, host: str) -> None:
@@ -494,7 +496,8 @@ def test_the_host_of_a_request(url: str, host: str) -> None:
         hosts.append((method, host))
 
     found = requests.Session()
-    found.mount("http://", ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
+    for scheme in ("http://", "unix://"):
+        found.mount(scheme, ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
     found.get(url)
     assert hosts == [("GET", host)]
 
