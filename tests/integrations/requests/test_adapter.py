@@ -247,6 +247,7 @@ READERS: dict[str, Callable[[Response], bytes]] = {
     "buffered": lambda response: io.BufferedReader(response.raw).read(),
     "data": lambda response: bytes(response.raw.data),
     "data again": lambda response: bytes(response.raw.data and response.raw.data),
+    "data after read": lambda response: response.raw.read(cache_content=True) and bytes(response.raw.data),
     "json": lambda response: str(response.raw.json()).zfill(10).encode(),
     "readline": lambda response: b"".join(iter(response.raw.readline, b"")),
     "readlines": lambda response: b"".join(response.raw.readlines(4) + response.raw.readlines(None)),
