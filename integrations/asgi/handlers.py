@@ -34,7 +34,7 @@ def litestar_refusal(request: Any, error: Exception) -> Response[bytes]:
 
     answer = answer_in_handler(error)
     headers = dict(answer.headers)
-    return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type"), headers=headers)
+    return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type", "text/plain"), headers=headers)
 
 
 def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:

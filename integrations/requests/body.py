@@ -50,7 +50,10 @@ class Body:
                 break
             parts.append(part)
             missing = None if missing is None else missing - len(part)
-        return b"".join(parts)
+        whole = b"".join(parts)
+        if cache_content and amt is None:
+            self._data = whole
+        return whole
 
     def read1(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
         """As urllib3's."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 from resilience.call import Call, Outcome, Permit
@@ -155,9 +156,23 @@ class OutgoingRequest(ClientExchange):
 
 
 def host_key(host: str, port: int | None, scheme: str) -> str:
-    """A host as breakers and functions tell it from others: lower-case, with the port where it is not the scheme's own."""
-    name = f"[{host.lower()}]" if ":" in host else host.lower()
+    """A host as breakers and functions tell it from others, in one form however it is written.
+
+    Lower-case, without the dot that ends a whole name, IPv6 in its short form (RFC 5952), and with the port where that is not the
+    scheme's own.
+    """
+    name = host.lower().removesuffix(".")
+    if ":" in name:
+        name = f"[{_short(name)}]"
     return name if port is None or port == _PORTS.get(scheme.lower()) else f"{name}:{port}"
+
+
+def _short(address: str) -> str:
+    number, percent, zone = address.partition("%")
+    try:
+        return f"{IPv6Address(number)}{percent}{zone}"
+    except ValueError:
+        return address
 
 
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}

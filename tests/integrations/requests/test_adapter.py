@@ -247,6 +247,7 @@ READERS: dict[str, Callable[[Response], bytes]] = {
     "buffered": lambda response: io.BufferedReader(response.raw).read(),
     "data": lambda response: bytes(response.raw.data),
     "data again": lambda response: bytes(response.raw.data and response.raw.data),
+    "data after read": lambda response: response.raw.read(cache_content=True) and bytes(response.raw.data),
     "json": lambda response: str(response.raw.json()).zfill(10).encode(),
     "readline": lambda response: b"".join(iter(response.raw.readline, b"")),
     "readlines": lambda response: b"".join(response.raw.readlines(4) + response.raw.readlines(None)),
@@ -485,6 +486,8 @@ def _fail(error: type[Exception]) -> Response:
         ("http://payments.example:8080/", "payments.example:8080"),
         ("http://user:secret@payments.example/", "payments.example"),
         ("http://[::1]:8080/", "[::1]:8080"),
+        ("unix://%2Frun%2Fpayments.sock/", "%2frun%2fpayments.sock"),
+        ("unix://payments:99999/", "payments"),
     ],
 )
 def test_the_host_of_a_request(url: str, host: str) -> None:
@@ -494,7 +497,8 @@ def test_the_host_of_a_request(url: str, host: str) -> None:
         hosts.append((method, host))
 
     found = requests.Session()
-    found.mount("http://", ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
+    for scheme in ("http://", "unix://"):
+        found.mount(scheme, ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
     found.get(url)
     assert hosts == [("GET", host)]
 
