@@ -185,16 +185,13 @@ def changes(old: str, new: str) -> list[Change]:
             "breakers",
             "",
             "force: open",
-            [
-                "window, state, open timer and probes are kept",
-                "held open at once: it refuses every call until this is changed back",
-            ],
+            ["held open at once: it refuses every call until this is changed back", "that counts as an opening on default"],
         ),
         (
             "breakers",
             "force: open",
             "",
-            ["window, state, open timer and probes are kept", "let go: it is closed, with an empty window"],
+            ["let go: it is closed, with an empty window", "if it is open, that counts as a closing on default"],
         ),
         (
             "breakers",
@@ -218,6 +215,7 @@ def changes(old: str, new: str) -> list[Change]:
             [
                 "window, state, open timer and probes are kept",
                 "in shadow it writes no signal",
+                "if it is open, that counts as a closing on default",
                 "from now on it refuses nothing, and counts what it would refuse",
             ],
         ),
