@@ -34,6 +34,8 @@ def state_of_added(noun: str, entry: Any, alike: Sequence[str]) -> tuple[str, ..
     """With what state a new policy starts. `alike`: removed policies of the same settings, which it may have been renamed from."""
     if noun == "breaker" and entry.settings.force is not None:
         sentences = [f"starts held {entry.settings.force}"]
+        if entry.settings.force == "open" and _written(entry) is not None:
+            sentences.append(f"that counts as an opening on {_written(entry)}")
     else:
         sentences = [_ADDED[noun]]
     if alike:
