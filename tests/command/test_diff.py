@@ -185,16 +185,13 @@ def changes(old: str, new: str) -> list[Change]:
             "breakers",
             "",
             "force: open",
-            [
-                "window, state, open timer and probes are kept",
-                "held open at once: it refuses every call until this is changed back",
-            ],
+            ["held open at once: it refuses every call until this is changed back", "that counts as an opening on default"],
         ),
         (
             "breakers",
             "force: open",
             "",
-            ["window, state, open timer and probes are kept", "let go: it is closed, with an empty window"],
+            ["let go: it is closed, with an empty window", "if it is open, that counts as a closing on default"],
         ),
         (
             "breakers",
@@ -218,6 +215,7 @@ def changes(old: str, new: str) -> list[Change]:
             [
                 "window, state, open timer and probes are kept",
                 "in shadow it writes no signal",
+                "if it is open, that counts as a closing on default",
                 "from now on it refuses nothing, and counts what it would refuse",
             ],
         ),
@@ -294,7 +292,7 @@ def test_a_default_that_follows_another_setting_is_told_with_it() -> None:
         (
             "breakers",
             "force: open",
-            "starts held open",
+            "starts held open; that counts as an opening on default",
             "drains: calls under way settle as they began; if it is open, its signal is let go",
         ),
         ("retries", "", "starts fresh: the budget is full", "drains: calls under way go on as they began; its budget is given up"),
@@ -304,7 +302,7 @@ def test_policies_that_come_and_go(section: str, settings: str, added: str, remo
     entry = f"{section}: {{p: {{{settings}}}}}"
     (came,) = changes("", entry)
     (gone,) = changes(entry, "")
-    assert (came.sign, came.state, gone.sign, gone.state) == ("+", (added,), "-", (removed,))
+    assert (came.sign, "; ".join(came.state), gone.sign, gone.state) == ("+", added, "-", (removed,))
 
 
 @pytest.mark.parametrize(
