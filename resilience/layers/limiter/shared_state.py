@@ -1,0 +1,80 @@
+"""The state of a limit whose buckets live in a store: what is asked of it, and the local share that decides while it is away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from resilience.health import HealthSignal
+from resilience.layers.limiter.questions import Buckets, Take
+from resilience.layers.limiter.settings import MIN_RATE_PER_S, RateLimiterSettings
+from resilience.layers.limiter.shared_bucket import UNIT, Decided, Pace, pace_of
+from resilience.layers.limiter.state import LimiterState
+from resilience.layers.limiter.tokens import TOKEN
+
+OnStoreError = Literal["local", "open", "closed"]
+"""What a limit does while its store is away: go by a local share of it, let all through, or refuse all."""
+
+
+class SharedLimiterState(LimiterState):
+    """Like a local one it has settings, signal, token clock and counts; its own table stays empty.
+
+    share: the buckets of this process for the time without the store. They are kept, not refilled, from one such time to the next.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: RateLimiterSettings,
+        health: HealthSignal | None,
+        now_us: int,
+        buckets: Buckets,
+        on_store_error: OnStoreError = "local",
+    ) -> None:
+        super().__init__(settings, health, now_us)
+        self.name = name
+        self.buckets = buckets
+        self.on_store_error = on_store_error
+        self.share = LimiterState(_share_of(settings, buckets.workers), health, now_us)
+        self.without_store = 0
+        self.last: Decided | None = None
+        self._pace: Pace | None = None
+        self._paced_for: tuple[object, ...] = ()
+
+    def question(self, key: str | None, cost: int, now_us: int, patience_us: int = 0, timeout_us: int = 1 << 62) -> Take:
+        """What the store is asked about a call."""
+        self.sync(now_us)
+        tokens = self.tokens
+        reading = tokens.read(now_us)
+        fresh_units = (reading - tokens.full(reading)) * UNIT // TOKEN
+        return Take(self.name, key, self.pace(), fresh_units, cost, patience_us, timeout_us)
+
+    def pace(self) -> Pace:
+        """What the limit allows in this phase of its signal."""
+        health, settings = self.health, self.settings
+        phase = None if health is None else health.phase
+        epoch = 0 if health is None else health.epoch
+        made_for = (settings, phase, epoch)
+        if self._pace is None or self._paced_for != made_for:
+            start_us = 0 if phase is None else max(0, phase.start_us + self.buckets.offset_us)
+            self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
+            self._paced_for = made_for
+        return self._pace
+
+    def share_settings(self, now_us: int) -> RateLimiterSettings:
+        """The settings of the local share now; the share follows the limit and the number of workers."""
+        wanted = _share_of(self.settings, self.buckets.workers)
+        if wanted != self.share.settings:
+            self.share.configure(wanted, now_us)
+        return wanted
+
+    def move_to(self, health: HealthSignal | None, now_us: int) -> None:
+        super().move_to(health, now_us)
+        self.share.move_to(health, now_us)
+
+
+def _share_of(settings: RateLimiterSettings, workers: int) -> RateLimiterSettings:
+    """A worker's part of a limit. Its bucket holds one call at least: a cost that fits the limit fits the share."""
+    workers = max(1, workers)
+    burst = max(1, settings.capacity // workers, min(settings.cost, settings.capacity))
+    return replace(settings, rate_per_s=max(MIN_RATE_PER_S, settings.rate_per_s / workers), burst=burst)
