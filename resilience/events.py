@@ -57,7 +57,16 @@ class ConfigRefused:
     error: str
 
 
-Event = BreakerChanged | HealthChanged | ConfigLoaded | ConfigRefused
+@dataclass(frozen=True, slots=True)
+class StoreChanged:
+    """A shared store stopped answering this process, or answers again. `store` is its kind, such as "redis"."""
+
+    store: str
+    answers: bool
+    reason: str
+
+
+Event = BreakerChanged | HealthChanged | ConfigLoaded | ConfigRefused | StoreChanged
 
 
 class Observer(Protocol):

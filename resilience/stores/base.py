@@ -25,6 +25,9 @@ class SharedStore(Wakes, Protocol):
     def leave(self, signal: FleetHealthSignal) -> None:
         """No more. A mark of its is taken back."""
 
+    def resume(self) -> None:
+        """In a forked child, once nothing there waits for the parent's locks: go on as a process of its own."""
+
     def close(self) -> None:
         """End its threads and connections; what it holds that others could use is given back."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from dataclasses import dataclass
@@ -61,10 +62,25 @@ def _make(settings: SharedStoreSettings, clock: Clock) -> SharedStore:
     return RedisStore(settings, clock)
 
 
-def _renew_lock() -> None:
+def _after_fork_in_child() -> None:
+    """Runs after the registry has renewed the locks of all stores and signals, since that was imported before."""
     global _lock  # noqa: PLW0603  # the old one may be held by a thread that is not here
     _lock = threading.Lock()
+    for found in _used.values():
+        found.store.resume()
+
+
+def _close_all() -> None:
+    """The interpreter is about to end: others need not wait until marks and leases of this process lapse."""
+    with _lock:
+        stores = [found.store for found in _used.values()]
+        _used.clear()
+    for store in stores:
+        store.close()
+
+
+atexit.register(_close_all)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,203 @@
+"""One connection at a time, and one command on it at a time: what went wrong on a line is never read by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from resilience.clock import SYSTEM_CLOCK, US_PER_S
+from resilience.stores.redis.address import async_connections, sync_connections
+from resilience.stores.settings import RedisStoreSettings
+
+_READ_SIZE: Final = 65_536
+_LONGEST_REPLY: Final = 16 * 1024 * 1024
+_CLOCK: Final = SYSTEM_CLOCK
+"""What waits for sockets goes by real time, whatever clock decisions go by."""
+
+
+class Trouble(Exception):
+    """The server did not answer as it should. The text says why; it holds no address and no command."""
+
+
+class ScriptMissing(Trouble):
+    """The server does not know the script, and so has not run it."""
+
+
+class Lines:
+    """The blocking connections of one process: those at rest are used again, one that saw trouble never."""
+
+    def __init__(self, settings: RedisStoreSettings) -> None:
+        self._settings = settings
+        self._factory: Any = sync_connections(settings)
+        self._at_rest: deque[Any] = deque()
+        self._pid = os.getpid()
+
+    def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
+        """Send a command and read its reply. What `whole` makes is sent where the server does not know the script.
+
+        Raises:
+            Trouble: there is no reply in time, or it is an error.
+        """
+        deadline_us = _CLOCK.now_us() + timeout_us
+        connection = self._take()
+        try:
+            sock = self._connected(connection, deadline_us)
+            try:
+                reply = _exchange(sock, command, deadline_us)
+            except ScriptMissing:
+                reply = _exchange(sock, whole(), deadline_us)
+        except BaseException as error:
+            connection.disconnect()
+            if isinstance(error, Trouble) or not isinstance(error, Exception):
+                raise
+            raise Trouble(_said(error)) from None
+        self._at_rest.append(connection)
+        return reply
+
+    def subscribed(self, channel: bytes) -> tuple[Any, socket.socket]:
+        """A connection of its own that hears a channel: whatever can be read from the socket is news."""
+        connection = self._factory.make_connection()
+        try:
+            connection.connect()
+            connection.send_command("SUBSCRIBE", channel)
+            sock: socket.socket = connection._sock
+            sock.setblocking(False)
+        except Exception as error:  # noqa: BLE001  # whatever redis-py raises
+            connection.disconnect()
+            raise Trouble(_said(error)) from None
+        return connection, sock
+
+    def _take(self) -> Any:
+        if os.getpid() != self._pid:
+            self.forget()
+        try:
+            return self._at_rest.pop()
+        except IndexError:
+            return self._factory.make_connection()
+
+    def _connected(self, connection: Any, deadline_us: int) -> socket.socket:
+        if connection._sock is None:
+            connection.connect()
+        sock: socket.socket = connection._sock
+        return sock
+
+    def close(self) -> None:
+        """Close what is at rest; what is under way closes with its trip or rests until the next close."""
+        while self._at_rest:
+            self._at_rest.pop().disconnect()
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._pid = os.getpid()
+        self._at_rest = deque()
+        self._factory = sync_connections(self._settings)
+
+
+def _exchange(sock: socket.socket, command: bytes, deadline_us: int) -> bytes:
+    """One command and its one reply, in the time there is for both."""
+    sock.settimeout(_left_s(deadline_us))
+    sock.sendall(command)
+    received = bytearray()
+    while True:
+        sock.settimeout(_left_s(deadline_us))
+        more = sock.recv(_READ_SIZE)
+        if not more:
+            raise Trouble("the server closed the connection")
+        received += more
+        reply = _reply(received)
+        if reply is not None:
+            return reply
+
+
+def _left_s(deadline_us: int) -> float:
+    left_us = deadline_us - _CLOCK.now_us()
+    if left_us <= 0:
+        raise Trouble("no answer in time")
+    return left_us / US_PER_S
+
+
+def _reply(received: bytearray) -> bytes | None:
+    """A whole reply to a script: a bulk string. None: there is more to come."""
+    end = received.find(b"\r\n")
+    if end < 0:
+        return None
+    if received[:1] == b"-":
+        raise error_reply(bytes(received[1:end]))
+    if received[:1] != b"$":
+        raise Trouble("the server answered with something else")
+    length = int(received[1:end])
+    if not 0 <= length <= _LONGEST_REPLY:
+        raise Trouble("the server answered with something else")
+    start = end + 2
+    if len(received) < start + length + 2:
+        return None
+    if len(received) > start + length + 2:
+        raise Trouble("the server answered more than was asked")
+    return bytes(received[start : start + length])
+
+
+def error_reply(text: bytes) -> Trouble:
+    """The server's error by its first word, which is its code: the rest may name what is none of a log's business."""
+    code = text.split(b" ", 1)[0].decode("ascii", "replace")[:32]
+    return ScriptMissing(code) if code == "NOSCRIPT" else Trouble(f"the server says {code}")
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, without the address that redis-py puts into its texts."""
+    name = type(error).__name__
+    return "no answer in time" if "Timeout" in name else f"no connection ({name})"
+
+
+class AsyncLine:
+    """The one connection of an event loop's lane."""
+
+    def __init__(self, settings: RedisStoreSettings) -> None:
+        self._factory: Any = async_connections(settings)
+        self._connection: Any = None
+
+    async def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
+        """As `Lines.trip`, suspending this task."""
+        try:
+            async with asyncio.timeout(timeout_us / US_PER_S):
+                try:
+                    return await self._exchange(command)
+                except ScriptMissing:
+                    return await self._exchange(whole())
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, Trouble) or not isinstance(error, Exception):
+                raise
+            raise Trouble(_said(error)) from None
+
+    async def _exchange(self, command: bytes) -> bytes:
+        from redis.exceptions import ResponseError  # noqa: PLC0415  # an extra
+
+        if self._connection is None:
+            self._connection = self._factory.make_connection()
+            await self._connection.connect()
+        await self._connection.send_packed_command(command)
+        try:
+            reply = await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            raise _as_trouble(error) from None
+        if not isinstance(reply, bytes):
+            raise Trouble("the server answered with something else")
+        return reply
+
+    async def close(self) -> None:
+        """Let the connection go, without waiting for the other side."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+def _as_trouble(error: Exception) -> Trouble:
+    name = type(error).__name__
+    if name == "NoScriptError":
+        return ScriptMissing("NOSCRIPT")
+    code = {"BusyLoadingError": "LOADING", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM"}.get(name)
+    return Trouble(f"the server says {code}") if code else error_reply(str(error).encode())
