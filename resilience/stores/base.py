@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from resilience.fleet_health import FleetHealthSignal, Wakes
 from resilience.layers.limiter.questions import Buckets
+
+STORE_THREAD: Final = "resilience-store"
+"""What the thread of a store is called."""
+LANE_TASK: Final = "resilience-store-lane"
+"""What the task is called that makes an event loop's trips to a store."""
 
 
 class SharedStore(Wakes, Protocol):

@@ -36,6 +36,7 @@ class StoreBreaker:
         self._machine = Machine(f"{store} store", _SETTINGS, None)
         self.reason = ""
         self.failures = 0
+        self._is_clean = True
 
     @property
     def is_closed(self) -> bool:
@@ -58,6 +59,9 @@ class StoreBreaker:
 
     def settle(self, ticket: Ticket, trouble: str | None) -> None:
         """A trip has ended; `trouble` says what was wrong with it, None that there was an answer."""
+        if trouble is None and self._is_clean and ticket is self._machine.closed_ticket:  # nearly always
+            return
+        self._is_clean = trouble is None
         was = self._machine.state
         if trouble is not None:
             self.reason = trouble

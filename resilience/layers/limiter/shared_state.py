@@ -43,22 +43,25 @@ class SharedLimiterState(LimiterState):
 
     def question(self, key: str | None, cost: int, now_us: int, patience_us: int = 0, timeout_us: int = 1 << 62) -> Take:
         """What the store is asked about a call."""
-        self.sync(now_us)
-        tokens = self.tokens
-        reading = tokens.read(now_us)
-        fresh_units = (reading - tokens.full(reading)) * UNIT // TOKEN
-        return Take(self.name, key, self.pace(), fresh_units, cost, patience_us, timeout_us)
+        tokens, health = self.tokens, self.health
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+            self.sync(now_us)
+        fresh_units = tokens.capacity
+        if tokens.floor != -fresh_units:  # since the capacity last changed, a full bucket may hold less
+            reading = tokens.read(now_us)
+            fresh_units = reading - tokens.full(reading)
+        return Take(self.name, key, self.pace(), fresh_units * UNIT // TOKEN, cost, patience_us, timeout_us)
 
     def pace(self) -> Pace:
         """What the limit allows in this phase of its signal."""
         health, settings = self.health, self.settings
         phase = None if health is None else health.phase
         epoch = 0 if health is None else health.epoch
-        made_for = (settings, phase, epoch)
-        if self._pace is None or self._paced_for != made_for:
+        before = self._paced_for
+        if self._pace is None or before[0] is not settings or before[1] is not phase or before[2] != epoch:
             start_us = 0 if phase is None else max(0, phase.start_us + self.buckets.offset_us)
             self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
-            self._paced_for = made_for
+            self._paced_for = (settings, phase, epoch)
         return self._pace
 
     def share_settings(self, now_us: int) -> RateLimiterSettings:

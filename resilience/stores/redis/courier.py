@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from resilience.clock import US_PER_S
+from resilience.stores.base import STORE_THREAD
 
 log = logging.getLogger("resilience")
-NAME: Final = "resilience-store"
 EVERY_US: Final = US_PER_S
 _WAIT_S: Final = 1.0
 
@@ -52,7 +52,7 @@ class Courier:
             self._door = socket.socketpair()
             for side in self._door:
                 side.setblocking(False)
-            self._thread = threading.Thread(target=self._run, args=(self._door[0],), name=NAME, daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(self._door[0],), name=STORE_THREAD, daemon=True)
             try:
                 self._thread.start()
             except RuntimeError as error:  # no thread to be had, or the interpreter is about to end

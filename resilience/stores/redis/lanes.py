@@ -16,6 +16,7 @@ from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
 from resilience.stores import timing
+from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.lines import AsyncLine, Lines, Trouble
 from resilience.stores.redis.scripts import Questions
 from resilience.stores.settings import RedisStoreSettings
@@ -23,7 +24,6 @@ from resilience.stores.trouble import StoreBreaker
 
 MOST_TOGETHER: Final = 256
 """The most questions of one call: a script runs alone on its server, and must not keep others waiting."""
-TASK_NAME: Final = "resilience-store-lane"
 _CLOCK: Final = SYSTEM_CLOCK
 
 
@@ -167,7 +167,7 @@ class LoopLane:
                 self._news.set_result(None)
         elif self._task is None or self._task.done():
             # In a context of its own: it outlives the call that happens to be the first.
-            self._task = self._loop.create_task(self._serve(), name=TASK_NAME, context=contextvars.Context())
+            self._task = self._loop.create_task(self._serve(), name=LANE_TASK, context=contextvars.Context())
         if question.timeout_us >= 2 * self._store.timeout_us:
             return await future
         try:

@@ -53,6 +53,10 @@ class _Lease:
         self.units = 0
         self.is_cut = False
 
+    def is_low(self, now_us: int) -> bool:
+        """Whether somebody should fetch more."""
+        return 2 * self.tokens < self.size > 1 and not self.is_fetching and now_us >= self.empty_until_us
+
     def measure(self, now_us: int, most: int) -> int:
         """How large it should be: what is asked of it in the time for which it should last."""
         elapsed_us = max(_SHORTEST_US, now_us - self.since_us)
@@ -94,7 +98,7 @@ class Leases:
                 answer = Decided(cost, 0, lease.units + lease.tokens * UNIT, lease.is_cut)
             elif now_us < lease.empty_until_us and not question.patience_us:
                 answer = Decided(0, lease.empty_until_us - now_us, lease.units + lease.tokens * UNIT, lease.is_cut)
-            if answer is not None and 2 * lease.tokens < lease.size and not lease.is_fetching and now_us >= lease.empty_until_us:
+            if answer is not None and lease.is_low(now_us):
                 lease.is_fetching = is_low = True
                 self._to_fetch.append(lease)
         if is_low:
@@ -114,9 +118,10 @@ class Leases:
                 lease.asked = question.least
             if lease.is_fetching:
                 return False
-            lease.is_fetching = True
-            question.most = question.least + lease.measure(now_us, self._most(question.pace))
-        return True
+            ahead = lease.measure(now_us, self._most(question.pace))
+            lease.is_fetching = ahead > 1  # a bucket too small to be parted is asked about each time
+            question.most = question.least + (ahead if lease.is_fetching else 0)
+            return lease.is_fetching
 
     def keep(self, question: Take, answer: Answer, now_us: int, *, is_ahead: bool) -> Answer:
         """Keep what an answer holds beyond the cost of its question. Returns the answer to that."""

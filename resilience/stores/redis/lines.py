@@ -103,7 +103,8 @@ def _exchange(sock: socket.socket, command: bytes, deadline_us: int) -> bytes:
     sock.sendall(command)
     received = bytearray()
     while True:
-        sock.settimeout(_left_s(deadline_us))
+        # A process that is short of processor time reads late what came in time: then it is there, and is read without waiting.
+        sock.settimeout(max(0, deadline_us - _CLOCK.now_us()) / US_PER_S)
         more = sock.recv(_READ_SIZE)
         if not more:
             raise Trouble("the server closed the connection")
@@ -149,7 +150,7 @@ def error_reply(text: bytes) -> Trouble:
 def _said(error: Exception) -> str:
     """What went wrong, without the address that redis-py puts into its texts."""
     name = type(error).__name__
-    return "no answer in time" if "Timeout" in name else f"no connection ({name})"
+    return "no answer in time" if "Timeout" in name or isinstance(error, BlockingIOError) else f"no connection ({name})"
 
 
 class AsyncLine:
@@ -161,12 +162,17 @@ class AsyncLine:
 
     async def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
         """As `Lines.trip`, suspending this task."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_us / US_PER_S):
+            async with asyncio.timeout(None) as limit:
+                # A loop that is busy sees its timers late, and together with what came in time: what came goes first.
+                timer = loop.call_later(timeout_us / US_PER_S, lambda: loop.call_soon(limit.reschedule, 0.0))
                 try:
                     return await self._exchange(command)
                 except ScriptMissing:
                     return await self._exchange(whole())
+                finally:
+                    timer.cancel()
         except BaseException as error:
             await self.close()
             if isinstance(error, Trouble) or not isinstance(error, Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from base64 import urlsafe_b64encode
@@ -48,9 +49,16 @@ class Questions:
     """Questions that are decided in one call, in order: each bucket is read and written once."""
 
     def __init__(self, prefix: str, questions: Sequence[Take]) -> None:
+        self._count = len(questions)
+        if self._count == 1:
+            (only,) = questions
+            self._keys = [bucket_key(prefix, only.limit, only.key)]
+            asked = _QUESTION.pack(1, only.least, only.most, only.patience_us)
+            self._arguments = [_UNITS.pack(only.fresh_units) + only.pace.pack(), asked]
+            return
         numbers: dict[tuple[str, str | None], int] = {}
-        self._keys: list[bytes] = []
-        self._arguments: list[bytes] = []
+        self._keys = []
+        self._arguments = []
         packed = []
         for question in questions:
             bucket = question.limit, question.key
@@ -61,7 +69,6 @@ class Questions:
                 self._arguments.append(_UNITS.pack(question.fresh_units) + question.pace.pack())
             packed.append(_QUESTION.pack(number, question.least, question.most, question.patience_us))
         self._arguments.append(b"".join(packed))
-        self._count = len(questions)
 
     def call(self, *, whole: bool = False) -> bytes:
         """The command."""
@@ -83,7 +90,12 @@ class Questions:
 
 def bucket_key(prefix: str, limit: str, key: str | None) -> bytes:
     """Where a bucket is kept: a client's key as a digest, hash-tagged, so that a cluster spreads the keys of one limit."""
-    return _key(prefix, "limit", limit) if key is None else _key(prefix, "limit", limit, digest(limit, key))
+    return _one_bucket(prefix, limit) if key is None else _key(prefix, "limit", limit, digest(limit, key))
+
+
+@functools.lru_cache(maxsize=1_000)
+def _one_bucket(prefix: str, limit: str) -> bytes:
+    return _key(prefix, "limit", limit)
 
 
 def digest(*parts: str) -> str:
