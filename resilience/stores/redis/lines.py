@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class Lines:
             connection.disconnect()
             if isinstance(error, Trouble) or not isinstance(error, Exception):
                 raise
-            raise Trouble(_said(error)) from None
+            raise trouble_of(error) from None
         self._at_rest.append(connection)
         return reply
 
@@ -68,16 +69,20 @@ class Lines:
             sock.setblocking(False)
         except Exception as error:  # noqa: BLE001  # whatever redis-py raises
             connection.disconnect()
-            raise Trouble(_said(error)) from None
+            raise trouble_of(error) from None
         return connection, sock
 
     def _take(self) -> Any:
         if os.getpid() != self._pid:
             self.forget()
-        try:
-            return self._at_rest.pop()
-        except IndexError:
-            return self._factory.make_connection()
+        while True:
+            try:
+                connection = self._at_rest.pop()
+            except IndexError:
+                return self._factory.make_connection()
+            if not _has_news(connection._sock):
+                return connection
+            connection.disconnect()
 
     def _connected(self, connection: Any, deadline_us: int) -> socket.socket:
         if connection._sock is None:
@@ -95,6 +100,13 @@ class Lines:
         self._pid = os.getpid()
         self._at_rest = deque()
         self._factory = sync_connections(self._settings)
+
+
+def _has_news(sock: socket.socket) -> bool:
+    """Whether something came on a line at rest: its end, or an answer that nobody waits for. It is not used again."""
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    return bool(look.poll(0))
 
 
 def _exchange(sock: socket.socket, command: bytes, deadline_us: int) -> bytes:
@@ -147,10 +159,30 @@ def error_reply(text: bytes) -> Trouble:
     return ScriptMissing(code) if code == "NOSCRIPT" else Trouble(f"the server says {code}")
 
 
-def _said(error: Exception) -> str:
+_CODES: Final = {
+    "AuthenticationError": "WRONGPASS",
+    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
+    "BusyLoadingError": "LOADING",
+    "MaxConnectionsError": "that it has too many clients",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+}
+"""Errors of redis-py whose texts have lost their codes."""
+
+
+def trouble_of(error: Exception) -> Trouble:
     """What went wrong, without the address that redis-py puts into its texts."""
     name = type(error).__name__
-    return "no answer in time" if "Timeout" in name or isinstance(error, BlockingIOError) else f"no connection ({name})"
+    if name == "NoScriptError":
+        return ScriptMissing("NOSCRIPT")
+    if name in _CODES:
+        return Trouble(f"the server says {_CODES[name]}")
+    if name == "ResponseError":
+        return error_reply(str(error).encode())
+    if "Timeout" in name or isinstance(error, BlockingIOError):
+        return Trouble("no answer in time")
+    return Trouble(f"no connection ({name})")
 
 
 class AsyncLine:
@@ -177,19 +209,19 @@ class AsyncLine:
             await self.close()
             if isinstance(error, Trouble) or not isinstance(error, Exception):
                 raise
-            raise Trouble(_said(error)) from None
+            raise trouble_of(error) from None
 
     async def _exchange(self, command: bytes) -> bytes:
-        from redis.exceptions import ResponseError  # noqa: PLC0415  # an extra
-
+        if self._connection is not None and self._connection._reader.at_eof():  # closed by the server since
+            await self.close()
         if self._connection is None:
             self._connection = self._factory.make_connection()
             await self._connection.connect()
         await self._connection.send_packed_command(command)
         try:
             reply = await self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            raise _as_trouble(error) from None
+        except Exception as error:  # noqa: BLE001  # whatever redis-py raises
+            raise trouble_of(error) from None
         if not isinstance(reply, bytes):
             raise Trouble("the server answered with something else")
         return reply
@@ -199,11 +231,3 @@ class AsyncLine:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
-
-
-def _as_trouble(error: Exception) -> Trouble:
-    name = type(error).__name__
-    if name == "NoScriptError":
-        return ScriptMissing("NOSCRIPT")
-    code = {"BusyLoadingError": "LOADING", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM"}.get(name)
-    return Trouble(f"the server says {code}") if code else error_reply(str(error).encode())
