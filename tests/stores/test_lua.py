@@ -38,9 +38,9 @@ class TestLua(BucketConformance):
             questions = Questions(name, [question])
             reply = client.eval(
                 at(TAKE.text, now_us),
-                len(questions._keys),
-                *questions._keys,
-                *questions._arguments,
+                len(questions.keys),
+                *questions.keys,
+                *questions.arguments,
             )
             (decided,) = questions.answers(reply)
             return decided
@@ -78,11 +78,11 @@ def test_the_board_agrees_with_its_arithmetic(client: Any, name: str, seed: int)
         mark = some_marks(dice, seen[process], quorum)
         board = renewed(board, str(process), mark, now_us)
         renewal = Renewal(name, str(process), 1, [("default", mark)])
-        reply = client.eval(at(RENEW.text, now_us), len(renewal._keys), *renewal._keys, *renewal._arguments)
+        reply = client.eval(at(RENEW.text, now_us), len(renewal.keys), *renewal.keys, *renewal.arguments)
         told_us, _, (state,) = renewal.answers(reply)
         assert told_us == now_us
         assert state == board.state
-        marks = client.zrange(renewal._keys[2], 0, -1, withscores=True)
+        marks = client.zrange(renewal.keys[2], 0, -1, withscores=True)
         assert {member.decode(): int(score) for member, score in marks} == dict(board.marks)
         seen[process] = state
         assert 0 < state.factor_ppb <= PPB
@@ -91,7 +91,7 @@ def test_the_board_agrees_with_its_arithmetic(client: Any, name: str, seed: int)
 def test_processes_that_decide_are_counted(client: Any, name: str) -> None:
     def tell(process: str, decides: int, now_us: int) -> int:
         renewal = Renewal(name, process, decides, [])
-        reply = client.eval(at(RENEW.text, now_us), len(renewal._keys), *renewal._keys, *renewal._arguments)
+        reply = client.eval(at(RENEW.text, now_us), len(renewal.keys), *renewal.keys, *renewal.arguments)
         return renewal.answers(reply)[1]
 
     assert tell("a", 0, START_US) == 0

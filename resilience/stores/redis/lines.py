@@ -198,13 +198,16 @@ class AsyncLine:
         try:
             async with asyncio.timeout(None) as limit:
                 # A loop that is busy sees its timers late, and together with what came in time: what came goes first.
-                timer = loop.call_later(timeout_us / US_PER_S, lambda: loop.call_soon(limit.reschedule, 0.0))
+                armed: list[asyncio.Handle] = [
+                    loop.call_later(timeout_us / US_PER_S, lambda: armed.append(loop.call_soon(limit.reschedule, 0.0)))
+                ]
                 try:
                     return await self._exchange(command)
                 except ScriptMissing:
                     return await self._exchange(whole())
                 finally:
-                    timer.cancel()
+                    for handle in armed:
+                        handle.cancel()
         except BaseException as error:
             await self.close()
             if isinstance(error, Trouble) or not isinstance(error, Exception):

@@ -52,27 +52,27 @@ class Questions:
         self._count = len(questions)
         if self._count == 1:
             (only,) = questions
-            self._keys = [bucket_key(prefix, only.limit, only.key)]
+            self.keys = [bucket_key(prefix, only.limit, only.key)]
             asked = _QUESTION.pack(1, only.least, only.most, only.patience_us)
-            self._arguments = [_UNITS.pack(only.fresh_units) + only.pace.pack(), asked]
+            self.arguments = [_UNITS.pack(only.fresh_units) + only.pace.pack(), asked]
             return
         numbers: dict[tuple[str, str | None], int] = {}
-        self._keys = []
-        self._arguments = []
+        self.keys = []
+        self.arguments = []
         packed = []
         for question in questions:
             bucket = question.limit, question.key
             number = numbers.get(bucket)
             if number is None:
                 number = numbers[bucket] = len(numbers) + 1
-                self._keys.append(bucket_key(prefix, question.limit, question.key))
-                self._arguments.append(_UNITS.pack(question.fresh_units) + question.pace.pack())
+                self.keys.append(bucket_key(prefix, question.limit, question.key))
+                self.arguments.append(_UNITS.pack(question.fresh_units) + question.pace.pack())
             packed.append(_QUESTION.pack(number, question.least, question.most, question.patience_us))
-        self._arguments.append(b"".join(packed))
+        self.arguments.append(b"".join(packed))
 
     def call(self, *, whole: bool = False) -> bytes:
         """The command."""
-        return TAKE.call(self._keys, self._arguments, whole=whole)
+        return TAKE.call(self.keys, self.arguments, whole=whole)
 
     def answers(self, reply: bytes) -> list[Decided]:
         """What became of each question.
@@ -116,16 +116,16 @@ class Renewal:
 
     def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[tuple[str, Mark]], *, is_told: bool = True) -> None:
         board = f"{{{prefix}}}:health"
-        self._keys = [f"{{{prefix}}}:workers".encode()]
-        self._arguments = [process.encode(), b"%d" % decides, channel(prefix)]
+        self.keys = [f"{{{prefix}}}:workers".encode()]
+        self.arguments = [process.encode(), b"%d" % decides, channel(prefix)]
         for signal, mark in marks:
-            self._keys += [f"{board}:{signal}:state".encode(), f"{board}:{signal}:marks".encode()]
-            self._arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen))
+            self.keys += [f"{board}:{signal}:state".encode(), f"{board}:{signal}:marks".encode()]
+            self.arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen))
         self._count = len(marks)
 
     def call(self, *, whole: bool = False) -> bytes:
         """The command."""
-        return RENEW.call(self._keys, self._arguments, whole=whole)
+        return RENEW.call(self.keys, self.arguments, whole=whole)
 
     def answers(self, reply: bytes) -> tuple[int, int, list[FleetState]]:
         """The server's instant, how many processes decide, and the state of each signal.
