@@ -40,7 +40,9 @@ class RedisStoreSettings:
 
     kind: ClassVar[str] = "redis"
 
-    url: str = option(Kind.TEXT, "where it is: redis://, rediss:// (TLS) or unix://, with user, password and database")
+    url: str = option(
+        Kind.TEXT, "where it is: redis://, rediss:// (TLS), unix:// or redis+sentinel://, with user, password and database"
+    )
     mode: str = option(
         Kind.CHOICE,
         "strict asks on every decision; lease takes tokens ahead and spends them here",
@@ -60,7 +62,7 @@ class RedisStoreSettings:
         return f"RedisStoreSettings(mode={self.mode!r}, name={self.name!r})"  # the url may hold a password
 
 
-SCHEMES = ("redis://", "rediss://", "unix://")
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://")
 StoreSettings = ProcessStoreSettings | HostStoreSettings | RedisStoreSettings
 PROCESS = ProcessStoreSettings()
 

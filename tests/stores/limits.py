@@ -18,15 +18,16 @@ from resilience.stores.redis import RedisStore
 from resilience.stores.settings import RedisStoreSettings
 
 
-def open_redis(url: str, name: str, **settings: Any) -> RedisStore:
-    """A store as one process has it; two of them in a test are two processes."""
-    return RedisStore(RedisStoreSettings(url, name=name, **settings))
-
-
 @contextmanager
-def redis_store(url: str, name: str, **settings: Any) -> Iterator[RedisStore]:
-    """The same, closed at the end."""
-    store = open_redis(url, name, **settings)
+def redis_store(url: str, name: str, *, is_patient: bool = True, **settings: Any) -> Iterator[RedisStore]:
+    """A store as one process has it; two of them in a test are two processes.
+
+    Unless the test is about trouble, it waits longer than any setting allows: the machine may be busy with something else.
+    """
+    store = RedisStore(RedisStoreSettings(url, name=name, **settings))
+    if is_patient:
+        store.timeout_us = 5_000_000
+        store._lines._quick = store._lines._patient
     try:
         yield store
     finally:

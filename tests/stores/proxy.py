@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +18,12 @@ class FaultProxy:
     slice_bytes: answers come in pieces of so many bytes, each delayed.
     is_deaf: what comes is taken and goes nowhere, as on a half-open connection.
     accepts: new connections are taken; else they are reset at once.
+    With a `context`, clients speak TLS to it.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self._target = port
+        self._context = context
         self.delay_s: Callable[[], float] = lambda: 0.0
         self.slice_bytes = 0
         self.is_deaf = False
@@ -69,7 +72,7 @@ class FaultProxy:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._context)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stop.wait()

@@ -26,10 +26,10 @@ def free_port() -> int:
 class Server:
     """One server process, which a test may stop, kill and start again on the same port."""
 
-    def __init__(self, *options: str, binary: str | None = None) -> None:
+    def __init__(self, *options: str, config: Path | None = None) -> None:
         self.port = free_port()
         self._options = options
-        self._binary = binary or str(get_binary_path())
+        self._config = config
         self._directory = tempfile.mkdtemp(prefix="resilience-store-")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -45,11 +45,15 @@ class Server:
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory]
+        if self._config is None:
+            arguments += ["--save", "", "--appendonly", "no"]
+        else:
+            arguments.insert(0, str(self._config))
         log = Path(self._directory, "log")
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [self._binary, *arguments, *self._options], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                [str(get_binary_path()), *arguments, *self._options], stdout=out, stderr=out, stdin=subprocess.DEVNULL
             )
         deadline = time.monotonic() + 10
         while True:

@@ -35,7 +35,7 @@ def one_run(name: str, frozen_s: float) -> tuple[float, float]:
     """Freeze a server for a while. Returns how long 99 of 100 decisions took at most, and all of them."""
     server = Server()
     try:
-        with redis_store(server.url, name) as store:
+        with redis_store(server.url, name, is_patient=False) as store:
             caller = Caller(limiter_over(store, rate_per_s=RATE_PER_S, burst=BURST))
             caller.calls_for(2.0, OFFERED_PER_S)
             before = caller.admitted

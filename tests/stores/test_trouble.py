@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ import redis
 
 from resilience import Pipeline, RateLimited, StoreChanged, subscribe
 from resilience.stores.redis.store import RedisStore
-from tests.stores.limits import Caller, eventually, limiter_over, redis_store
+from tests.stores.limits import Caller, eventually, limiter_over
+from tests.stores.limits import redis_store as patient_store
 from tests.stores.proxy import FaultProxy
 from tests.stores.servers import Server, free_port
 
 HOUR = 1 / 3600
+redis_store = partial(patient_store, is_patient=False)
 
 
 @pytest.fixture
@@ -246,7 +249,7 @@ def test_one_absence_after_the_other_gives_no_fresh_share(own_server: Server, na
 
 
 def test_a_server_that_forgets_its_scripts_is_told_them_again(own_server: Server, name: str) -> None:
-    with redis_store(own_server.url, name) as store, own_server.client() as client:
+    with patient_store(own_server.url, name) as store, own_server.client() as client:
         caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=30))
         for _ in range(5):
             client.script_flush()
@@ -258,7 +261,7 @@ def test_a_server_that_forgets_its_scripts_is_told_them_again(own_server: Server
 
 
 def test_a_server_that_forgets_everything_gives_a_burst_and_no_more(own_server: Server, name: str) -> None:
-    with redis_store(own_server.url, name) as store, own_server.client() as client:
+    with patient_store(own_server.url, name) as store, own_server.client() as client:
         caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=10))
         some(caller, 20)
         client.flushall()
@@ -268,7 +271,7 @@ def test_a_server_that_forgets_everything_gives_a_burst_and_no_more(own_server: 
 
 
 def test_evicted_buckets_are_full_ones(own_server: Server, name: str) -> None:
-    with redis_store(own_server.url, name) as store, own_server.client() as client:
+    with patient_store(own_server.url, name) as store, own_server.client() as client:
         caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=10))
         some(caller, 20)
         client.delete(*client.scan_iter(f"{name}:limit:*"))
@@ -293,7 +296,7 @@ def test_a_slow_network_is_not_waited_for(proxy: FaultProxy, name: str) -> None:
 
 def test_answers_in_slices_are_put_together(proxy: FaultProxy, name: str) -> None:
     proxy.slice_bytes = 3
-    with redis_store(proxy.url, name) as store:
+    with patient_store(proxy.url, name) as store:
         limiter = limiter_over(store, rate_per_s=HOUR, burst=10)
         assert some(Caller(limiter), 6) == ["admitted"] * 6
         assert asyncio.run(by_tasks(limiter, 6)) == ["admitted"] * 4 + ["quota"] * 2
@@ -327,7 +330,7 @@ def test_a_half_open_connection_is_given_up(proxy: FaultProxy, name: str) -> Non
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_connection_that_is_cut_at_rest_costs_nothing(proxy: FaultProxy, name: str, reset: bool) -> None:
-    with redis_store(proxy.url, name) as store:
+    with patient_store(proxy.url, name) as store:
         caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=100))
         for _ in range(3):
             some(caller, 5)
@@ -393,7 +396,7 @@ def test_no_script_runs_twice_for_one_decision(proxy: FaultProxy, server: Server
 
 
 def test_a_process_keeps_few_connections(server: Server, name: str) -> None:
-    with redis_store(server.url, name) as store, server.client() as client:
+    with patient_store(server.url, name) as store, server.client() as client:
         before = client.info("clients")["connected_clients"]
         limiter = limiter_over(store, rate_per_s=1e6, burst=1_000_000)
         Caller(limiter).calls_for(0.3, 2_000, threads=40)

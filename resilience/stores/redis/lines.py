@@ -6,16 +6,20 @@ import asyncio
 import os
 import select
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
+from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.address import async_connections, sync_connections
 from resilience.stores.settings import RedisStoreSettings
 
 _READ_SIZE: Final = 65_536
 _LONGEST_REPLY: Final = 16 * 1024 * 1024
+CONNECT_S: Final = 1.0
+"""How long whoever keeps no call waiting may take for each step of making a connection."""
 _CLOCK: Final = SYSTEM_CLOCK
 """What waits for sockets goes by real time, whatever clock decisions go by."""
 
@@ -29,24 +33,31 @@ class ScriptMissing(Trouble):
 
 
 class Lines:
-    """The blocking connections of one process: those at rest are used again, one that saw trouble never."""
+    """The blocking connections of one process: those at rest are used again, one that saw trouble never.
+
+    A call makes one as quickly as it can; the store's own thread may take longer, and leaves it at rest for calls.
+    """
 
     def __init__(self, settings: RedisStoreSettings) -> None:
         self._settings = settings
-        self._factory: Any = sync_connections(settings)
-        self._at_rest: deque[Any] = deque()
-        self._pid = os.getpid()
+        self.forget()
 
-    def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
+    def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes], *, is_patient: bool = False) -> bytes:
         """Send a command and read its reply. What `whole` makes is sent where the server does not know the script.
+
+        The time for connecting goes off that for the trip, unless the caller `is_patient`.
 
         Raises:
             Trouble: there is no reply in time, or it is an error.
         """
         deadline_us = _CLOCK.now_us() + timeout_us
-        connection = self._take()
+        connection = self._take(self._patient if is_patient else self._quick)
         try:
-            sock = self._connected(connection, deadline_us)
+            if connection._sock is None:
+                connection.connect()
+                if is_patient:
+                    deadline_us = _CLOCK.now_us() + timeout_us
+            sock: socket.socket = connection._sock
             try:
                 reply = _exchange(sock, command, deadline_us)
             except ScriptMissing:
@@ -61,7 +72,7 @@ class Lines:
 
     def subscribed(self, channel: bytes) -> tuple[Any, socket.socket]:
         """A connection of its own that hears a channel: whatever can be read from the socket is news."""
-        connection = self._factory.make_connection()
+        connection = self._patient.make_connection()
         try:
             connection.connect()
             connection.send_command("SUBSCRIBE", channel)
@@ -72,23 +83,17 @@ class Lines:
             raise trouble_of(error) from None
         return connection, sock
 
-    def _take(self) -> Any:
+    def _take(self, factory: Any) -> Any:
         if os.getpid() != self._pid:
             self.forget()
         while True:
             try:
                 connection = self._at_rest.pop()
             except IndexError:
-                return self._factory.make_connection()
+                return factory.make_connection()
             if not _has_news(connection._sock):
                 return connection
             connection.disconnect()
-
-    def _connected(self, connection: Any, deadline_us: int) -> socket.socket:
-        if connection._sock is None:
-            connection.connect()
-        sock: socket.socket = connection._sock
-        return sock
 
     def close(self) -> None:
         """Close what is at rest; what is under way closes with its trip or rests until the next close."""
@@ -96,10 +101,12 @@ class Lines:
             self._at_rest.pop().disconnect()
 
     def forget(self) -> None:
-        """In a forked child: the connections are the parent's."""
+        """Have none. In a forked child: those at rest are the parent's."""
+        timeout_s = self._settings.timeout_s
         self._pid = os.getpid()
-        self._at_rest = deque()
-        self._factory = sync_connections(self._settings)
+        self._at_rest: deque[Any] = deque()
+        self._quick = sync_connections(self._settings, timeout_s / 2, timeout_s)
+        self._patient = sync_connections(self._settings, CONNECT_S, CONNECT_S)
 
 
 def _has_news(sock: socket.socket) -> bool:
@@ -180,17 +187,21 @@ def trouble_of(error: Exception) -> Trouble:
         return Trouble(f"the server says {_CODES[name]}")
     if name == "ResponseError":
         return error_reply(str(error).encode())
-    if "Timeout" in name or isinstance(error, BlockingIOError):
+    if "Timeout" in name or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
         return Trouble("no answer in time")
     return Trouble(f"no connection ({name})")
 
 
 class AsyncLine:
-    """The one connection of an event loop's lane."""
+    """The one connection of an event loop's lane.
+
+    It is made by a task of its own, which may take longer than a decision waits: the trips after that have it.
+    """
 
     def __init__(self, settings: RedisStoreSettings) -> None:
         self._factory: Any = async_connections(settings)
         self._connection: Any = None
+        self._connecting: asyncio.Task[Trouble | None] | None = None
 
     async def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
         """As `Lines.trip`, suspending this task."""
@@ -209,17 +220,16 @@ class AsyncLine:
                     for handle in armed:
                         handle.cancel()
         except BaseException as error:
-            await self.close()
+            await self._drop()
             if isinstance(error, Trouble) or not isinstance(error, Exception):
                 raise
             raise trouble_of(error) from None
 
     async def _exchange(self, command: bytes) -> bytes:
         if self._connection is not None and self._connection._reader.at_eof():  # closed by the server since
-            await self.close()
+            await self._drop()
         if self._connection is None:
-            self._connection = self._factory.make_connection()
-            await self._connection.connect()
+            await self._connected()
         await self._connection.send_packed_command(command)
         try:
             reply = await self._connection.read_response(disable_decoding=True)
@@ -229,8 +239,39 @@ class AsyncLine:
             raise Trouble("the server answered with something else")
         return reply
 
-    async def close(self) -> None:
+    async def _connected(self) -> None:
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(), name=LANE_TASK)
+        trouble = await asyncio.shield(self._connecting)
+        if trouble is not None:
+            raise trouble
+
+    async def _connect(self) -> Trouble | None:
+        connection = self._factory.make_connection()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await connection.connect()
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if not isinstance(error, Exception):
+                raise
+            return trouble_of(error)
+        finally:
+            self._connecting = None
+        self._connection = connection
+        return None
+
+    async def _drop(self) -> None:
         """Let the connection go, without waiting for the other side."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """The lane ends."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        await self._drop()
+        for sentinel in getattr(getattr(self._factory, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.connection_pool.disconnect()

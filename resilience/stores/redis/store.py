@@ -216,7 +216,7 @@ class RedisStore:
             return None
         began_us = SYSTEM_CLOCK.now_us()
         try:
-            reply = self._lines.trip(command, self.timeout_us, whole)
+            reply = self._lines.trip(command, self.timeout_us, whole, is_patient=True)
         except Trouble as trouble:
             self.breaker.settle(ticket, str(trouble))
             timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "failed")
