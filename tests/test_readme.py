@@ -33,7 +33,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (7, 1)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (7, 2)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from resilience.stores.redis.scripts import Questions
 from resilience.stores.settings import RedisStoreSettings
 from resilience.stores.trouble import StoreBreaker
 
-MOST_TOGETHER: Final = 256
+MOST_TOGETHER: Final = 128
 """The most questions of one call: a script runs alone on its server, and must not keep others waiting."""
 _CLOCK: Final = SYSTEM_CLOCK
 
