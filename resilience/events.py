@@ -109,6 +109,17 @@ def held_back() -> Iterator[None]:
         emit(events)
 
 
+@contextmanager
+def untold() -> Iterator[None]:
+    """Tell nobody what happens in this thread within the block; for those who tell it in words of their own."""
+    held = getattr(_waiting, "events", None)
+    _waiting.events = []
+    try:
+        yield
+    finally:
+        _waiting.events = held
+
+
 def emit(events: Iterable[Event]) -> None:
     """Hand events to all observers. One that raises is logged once and dropped; it never changes a decision."""
     waiting: list[Event] | None = getattr(_waiting, "events", None)

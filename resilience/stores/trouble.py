@@ -10,7 +10,7 @@ from typing import Final
 
 from resilience.call import Outcome
 from resilience.clock import Clock
-from resilience.events import StoreChanged, emit
+from resilience.events import StoreChanged, emit, untold
 from resilience.layers.breaker.machine import BreakerState, Machine, Refusal, Ticket
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.limiter.questions import Away
@@ -54,7 +54,8 @@ class StoreBreaker:
 
     def admit_probe(self) -> Ticket | None:
         """A ticket for a trip of the store's own thread: the one probe, once it is time for it."""
-        answer = self._machine.admit(self._clock.now_us(), shadow=False)
+        with untold():
+            answer = self._machine.admit(self._clock.now_us(), shadow=False)
         return None if isinstance(answer, Refusal) else answer
 
     def settle(self, ticket: Ticket, trouble: str | None) -> None:
@@ -66,7 +67,8 @@ class StoreBreaker:
         if trouble is not None:
             self.reason = trouble
             self.failures += 1
-        self._machine.settle(ticket, Outcome.OK if trouble is None else Outcome.FAILED, False, self._clock.now_us())
+        with untold():
+            self._machine.settle(ticket, Outcome.OK if trouble is None else Outcome.FAILED, False, self._clock.now_us())
         now = self._machine.state
         if was is BreakerState.CLOSED and now is BreakerState.OPEN:
             emit([StoreChanged(self._store, False, self.reason)])
@@ -75,7 +77,8 @@ class StoreBreaker:
 
     def ignore(self, ticket: Ticket) -> None:
         """A trip has ended that says nothing of the store."""
-        self._machine.settle(ticket, Outcome.IGNORED, False, self._clock.now_us())
+        with untold():
+            self._machine.settle(ticket, Outcome.IGNORED, False, self._clock.now_us())
 
     def away(self, reason: str = "") -> Away:
         """The answer in the place of one."""

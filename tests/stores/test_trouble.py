@@ -16,6 +16,8 @@ import pytest
 import redis
 
 from resilience import Pipeline, RateLimited, StoreChanged, subscribe
+from resilience.stores.redis.lines import AsyncLine, Trouble
+from resilience.stores.redis.scripts import RENEW
 from resilience.stores.redis.store import RedisStore
 from tests.stores.limits import Caller, eventually, limiter_over
 from tests.stores.limits import redis_store as patient_store
@@ -425,3 +427,30 @@ def test_a_frozen_server_holds_nobody_up(own_server: Server, name: str, way: str
         assert store.breaker.state != "closed"
         own_server.thaw()
         assert eventually(lambda: is_back(store)) < 3
+
+
+@pytest.mark.parametrize("way", ["threads", "loop"])
+def test_a_server_may_be_away_for_any_number_of_tries(own_server: Server, name: str, way: str) -> None:
+    """redis-py's pools make a hundred connections by default, and then no more."""
+    with redis_store(own_server.url, name) as store:
+        lines, command = AsyncLine(store.settings), RENEW.call([b"any"], [b"a", b"0", b"any"])
+        own_server.kill()
+
+        async def tries() -> bytes:
+            for _ in range(250):
+                with pytest.raises(Trouble):
+                    await lines.trip(command, 1_000_000, bytes)
+            own_server.start()
+            reply = await lines.trip(command, 5_000_000, partial(RENEW.call, [b"any"], [b"a", b"0", b"any"], whole=True))
+            await lines.close()
+            return reply
+
+        if way == "loop":
+            assert len(asyncio.run(tries())) == 16
+            return
+        for number in range(250):
+            with pytest.raises(Trouble):
+                store._lines.trip(command, 1_000_000, bytes, is_patient=number % 2 == 0)
+        own_server.start()
+        whole = partial(RENEW.call, [b"any"], [b"a", b"0", b"any"], whole=True)
+        assert all(len(store._lines.trip(command, 5_000_000, whole, is_patient=patient)) == 16 for patient in (True, False))

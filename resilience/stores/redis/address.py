@@ -11,6 +11,8 @@ from resilience.stores.settings import RedisStoreSettings
 
 _SENTINEL: Final = "redis+sentinel"
 _SENTINEL_PORT: Final = 26_379
+_NEVER_TOO_MANY: Final = 1 << 31
+"""Pools count the connections that they have ever made, and would make no more once a server has been away for long enough."""
 
 
 def sync_connections(settings: RedisStoreSettings, connect_s: float, answer_s: float) -> Any:
@@ -49,6 +51,7 @@ def _options(connections: Any, retries: Any) -> dict[str, Any]:
     from redis.backoff import NoBackoff  # noqa: PLC0415  # an extra
 
     options: dict[str, Any] = {"protocol": 2, "retry": retries.Retry(NoBackoff(), 0), "health_check_interval": 0}
+    options["max_connections"] = _NEVER_TOO_MANY
     # Without these a new connection tells the server its library's name, which takes two more round trips.
     can_be_silent = "driver_info" in inspect.signature(connections.AbstractConnection.__init__).parameters
     return options | dict.fromkeys(("driver_info",) if can_be_silent else ("lib_name", "lib_version"))

@@ -68,6 +68,8 @@ class Lines:
                 raise
             raise trouble_of(error) from None
         self._at_rest.append(connection)
+        if self._is_closed:
+            self.close()
         return reply
 
     def subscribed(self, channel: bytes) -> tuple[Any, socket.socket]:
@@ -96,13 +98,15 @@ class Lines:
             connection.disconnect()
 
     def close(self) -> None:
-        """Close what is at rest; what is under way closes with its trip or rests until the next close."""
+        """Close what is at rest; what is under way is closed after its trip."""
+        self._is_closed = True
         while self._at_rest:
             self._at_rest.pop().disconnect()
 
     def forget(self) -> None:
         """Have none. In a forked child: those at rest are the parent's."""
         timeout_s = self._settings.timeout_s
+        self._is_closed = False
         self._pid = os.getpid()
         self._at_rest: deque[Any] = deque()
         self._quick = sync_connections(self._settings, timeout_s / 2, timeout_s)
