@@ -269,6 +269,8 @@ class AsyncLine:
         """Let the connection go, without waiting for the other side."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if connection._writer is not None:
+                connection._writer.transport.abort()  # TLS would say goodbye, for which a loop that ends has no time
             await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
