@@ -35,7 +35,8 @@ class SharedLimiterState(LimiterState):
         self.name = name
         self.buckets = buckets
         self.on_store_error = on_store_error
-        self.share = LimiterState(_share_of(settings, buckets.workers), health, now_us)
+        self._shared_for = settings, buckets.workers
+        self.share = LimiterState(_share_of(*self._shared_for), health, now_us)
         self.without_store = 0
         self.last: Decided | None = None
         self._pace: Pace | None = None
@@ -66,10 +67,11 @@ class SharedLimiterState(LimiterState):
 
     def share_settings(self, now_us: int) -> RateLimiterSettings:
         """The settings of the local share now; the share follows the limit and the number of workers."""
-        wanted = _share_of(self.settings, self.buckets.workers)
-        if wanted != self.share.settings:
-            self.share.configure(wanted, now_us)
-        return wanted
+        settings, workers = self.settings, self.buckets.workers
+        if self._shared_for[0] is not settings or self._shared_for[1] != workers:
+            self.share.configure(_share_of(settings, workers), now_us)
+            self._shared_for = settings, workers
+        return self.share.settings
 
     def move_to(self, health: HealthSignal | None, now_us: int) -> None:
         super().move_to(health, now_us)
