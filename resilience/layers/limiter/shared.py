@@ -90,6 +90,7 @@ class SharedRateLimiter(RateLimiter):
         if settings.shadow:
             call.decision = Decision.WOULD_REJECT
             return answer
+        call.held.append((self, answer))  # for whoever asks, until the call is settled, what is left for it
         retry_after_s: float | None = answer.wait_us / US_PER_S
         if answer.wait_us == NEVER:  # fits a full bucket, but not one of the size that health leaves it
             health = state.health

@@ -58,11 +58,12 @@ class SharedLimiterState(LimiterState):
         health, settings = self.health, self.settings
         phase = None if health is None else health.phase
         epoch = 0 if health is None else health.epoch
-        before = self._paced_for
-        if self._pace is None or before[0] is not settings or before[1] is not phase or before[2] != epoch:
-            start_us = 0 if phase is None else max(0, phase.start_us + self.buckets.offset_us)
+        before, offset_us = self._paced_for, self.buckets.offset_us
+        is_same_view = self._pace is not None and before[0] is settings and before[1] is phase and before[2] == epoch
+        if self._pace is None or not is_same_view or before[3] != bool(offset_us):  # which is 0 before the store was first heard of
+            start_us = 0 if phase is None else max(0, phase.start_us + offset_us)
             self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
-            self._paced_for = (settings, phase, epoch)
+            self._paced_for = (settings, phase, epoch, bool(offset_us))
         return self._pace
 
     def share_settings(self, now_us: int) -> RateLimiterSettings:
