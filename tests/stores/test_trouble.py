@@ -456,3 +456,28 @@ def test_a_server_may_be_away_for_any_number_of_tries(own_server: Server, name: 
         own_server.start()
         whole = partial(RENEW.call, [b"any"], [b"a", b"0", b"any"], whole=True)
         assert all(len(store._lines.trip(command, 5_000_000, whole, is_patient=patient)) == 16 for patient in (True, False))
+
+
+@pytest.mark.parametrize("mode", ["strict", "lease"])
+def test_what_was_taken_for_a_cancelled_call_goes_back(proxy: FaultProxy, name: str, mode: str) -> None:
+    with patient_store(proxy.url, name, mode=mode) as store:
+        limiter = limiter_over(store, rate_per_s=HOUR, burst=1_000, cost=7)
+
+        async def ask() -> None:
+            await store.aask(limiter.shared.question(None, 7, 0))
+
+        async def leave() -> None:
+            await ask()
+            proxy.delay_s = lambda: 0.1
+            tasks = [asyncio.ensure_future(ask()) for _ in range(10)]
+            await asyncio.sleep(0.05)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            proxy.delay_s = lambda: 0.0
+            await asyncio.sleep(0.5)  # the trip that they were on ends
+
+        asyncio.run(leave())
+        with patient_store(proxy.url, name) as other:
+            look = limiter.shared.question(None, 0, 0)
+            eventually(lambda: other.ask(look).units // 1_000_000 == 993, 10.0)  # type: ignore[union-attr]

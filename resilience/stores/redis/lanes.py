@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
+from resilience.layers.limiter.shared_bucket import Decided
 from resilience.stores import timing
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.lines import AsyncLine, Lines, Trouble
@@ -36,6 +37,9 @@ class Waits(Protocol):
 
     def heard(self, instant_us: int) -> None:
         """The server has told the time."""
+
+    def give_back(self, question: Take, decided: Decided, due_us: int) -> None:
+        """Return what was taken, unless the instant `due_us` by the server's clock has passed; 0 is never."""
 
 
 class _Waiter:
@@ -221,9 +225,12 @@ class LoopLane:
             raise
         breaker.settle(ticket, None)
         timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
-        for (_, future), answer in zip(batch, answers, strict=True):
+        instant_us = questions.instant_us(reply)
+        for (question, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+            elif answer.taken:  # its caller has been cancelled
+                self._store.give_back(question, answer, instant_us + answer.wait_us if answer.wait_us else 0)
         return True
 
     def _give_up(self, batch: Sequence[tuple[Take, asyncio.Future[Answer]]]) -> None:

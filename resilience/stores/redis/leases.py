@@ -138,15 +138,17 @@ class Leases:
             if not isinstance(answer, Decided):
                 return answer
             extra = answer.taken - cost if answer.taken else 0
+            left = answer.units
             if lease is not None:
                 lease.units, lease.is_cut = answer.units, answer.is_cut
                 if answer.wait_us > 0:
                     lease.empty_until_us = now_us + answer.wait_us
                 lease.tokens += extra
                 extra = 0
+                left += lease.tokens * UNIT
         if extra:
             self._give_back(question, extra)
-        return answer if answer.taken <= cost else answer._replace(taken=cost)
+        return answer._replace(taken=min(cost, answer.taken), units=left)
 
     def questions(self, now_us: int) -> list[Take]:
         """What the store's thread should ask to fill what runs low."""

@@ -115,6 +115,7 @@ class RedisStore:
 
     def _return(self, question: Take, tokens: int, due_us: int = 0) -> None:
         self._returns.append(Take(question.limit, question.key, question.pace, question.fresh_units, -tokens, due_us))
+        self._courier.ensure()
         self._courier.wake()
 
     def _begin(self) -> None:
