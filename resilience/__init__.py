@@ -26,6 +26,7 @@ from resilience.events import (
     Event,
     HealthChanged,
     Observer,
+    StoreChanged,
     subscribe,
 )
 from resilience.handle import PipelineHandle
@@ -71,6 +72,7 @@ __all__ = [
     "Rejected",
     "ResilienceError",
     "Retry",
+    "StoreChanged",
     "Toolkit",
     "Verdict",
     "__version__",

@@ -58,7 +58,16 @@ class ConfigRefused:
     error: str
 
 
-Event = BreakerChanged | HealthChanged | ConfigLoaded | ConfigRefused
+@dataclass(frozen=True, slots=True)
+class StoreChanged:
+    """A shared store stopped answering this process, or answers again. `store` is its kind, such as "redis"."""
+
+    store: str
+    answers: bool
+    reason: str
+
+
+Event = BreakerChanged | HealthChanged | ConfigLoaded | ConfigRefused | StoreChanged
 
 
 class Observer(Protocol):
@@ -99,6 +108,17 @@ def held_back() -> Iterator[None]:
     finally:
         _waiting.events = None
         emit(events)
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Tell nobody what happens in this thread within the block; for those who tell it in words of their own."""
+    held = getattr(_waiting, "events", None)
+    _waiting.events = []
+    try:
+        yield
+    finally:
+        _waiting.events = held
 
 
 def emit(events: Iterable[Event]) -> None:

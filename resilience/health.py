@@ -96,6 +96,9 @@ class HealthSignal:
         ValueError: a setting is out of range.
     """
 
+    epoch = 0
+    """Counts the changes of the factor that a fleet has agreed on; 0 where the signal is this process's own."""
+
     def __init__(
         self,
         *,

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Final
 
 import resilience.layers.limiter.layer as limiter_layer
+import resilience.layers.limiter.shared as shared_limiter_layer
 from resilience import stage
 from resilience.call import Call, Outcome, Permit
 from resilience.clock import SYSTEM_CLOCK, Clock, to_us
@@ -24,6 +25,7 @@ from resilience.layers.base import Wait
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.registry import members
+from resilience.stores.base import LANE_TASK, STORE_THREAD
 from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
@@ -206,6 +208,7 @@ def _put_in_place(permit: type[Permit], wait: type[Wait], create_task: Any, clos
     for owner, name, value in (
         (stage, "Permit", permit),
         (limiter_layer, "Wait", wait),
+        (shared_limiter_layer, "Wait", wait),
         (asyncio.BaseEventLoop, "create_task", create_task),
         (asyncio.Runner, "close", close),
     ):
@@ -266,8 +269,8 @@ class LeakGuard:
 
     def _threads(self) -> Iterator[str]:
         for thread in threading.enumerate():
-            if thread.name == WATCH_THREAD:
-                continue  # the process's own, for as long as some middleware or toolkit follows its file
+            if thread.name in (WATCH_THREAD, STORE_THREAD):
+                continue  # the process's own, for as long as some middleware or toolkit follows its file or shares a store
             if thread not in self._known_threads and thread is not threading.current_thread():
                 stands = sys._current_frames().get(thread.ident or 0)
                 yield f"thread: {thread.name}, which stands at {_place(stands)}"
@@ -304,8 +307,10 @@ def _named(machine: Machine) -> str:
 
 
 def _is_code_under_guard(task: Task) -> bool:
-    """Not so: a test runner's own, and the loop's, made to close an asynchronous generator that somebody gave up."""
+    """Not so: a test runner's own, a store's, and the loop's, made to close an asynchronous generator that somebody gave up."""
     coroutine = task.get_coro()
+    if task.get_name() == LANE_TASK:  # lives as long as its loop
+        return False
     return inspect.iscoroutine(coroutine) and coroutine.__qualname__ not in _TEST_RUNNERS
 
 

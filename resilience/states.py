@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from resilience.clock import Clock
 from resilience.config import Document, LayerReference, RouteTable
-from resilience.health import HealthSignal
+from resilience.fleet_health import FleetHealthSignal
+from resilience.health import HealthSettings, HealthSignal
 from resilience.layers.breaker import BreakerPool, CircuitBreaker
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.deadline import Deadline, DeadlineState
-from resilience.layers.limiter import LimiterState, RateLimiter
+from resilience.layers.limiter import LimiterState, RateLimiter, SharedLimiterState, SharedRateLimiter
 from resilience.layers.retry import Retry, RetryState
 from resilience.pipeline import Pipeline
+from resilience.stores import ProcessStoreSettings, SharedStore, StoreSettings, give_up, open_store
+from resilience.stores.live import SharedStoreSettings
 
 
 class States:
@@ -33,15 +36,18 @@ class States:
         self.clock = clock
         now_us = clock.now_us()
         kept = before or _Nothing
+        self.stores: Mapping[StoreSettings, SharedStore] = {
+            settings: kept.stores.get(settings) or open_store(settings, clock) for settings in _shared_stores(document)
+        }
+        kept_signals = kept.signals if before is None or before.document.store == document.store else {}
         self.signals: Mapping[str, HealthSignal] = {
-            name: kept.signals.get(name) or HealthSignal(name=name, clock=clock) for name in document.health
+            name: kept_signals.get(name) or self._new_signal(name, settings) for name, settings in document.health.items()
         }
         self.deadlines: Mapping[str, DeadlineState] = {
             name: kept.deadlines.get(name) or DeadlineState() for name in document.deadlines
         }
         self.limiters: Mapping[str, LimiterState] = {
-            name: kept.limiters.get(name) or LimiterState(entry.settings, self._signal(entry.health), now_us)
-            for name, entry in document.limiters.items()
+            name: self._kept_limiter(name, before) or self._new_limiter(name, now_us) for name in document.limiters
         }
         self.breakers: Mapping[str, BreakerPool] = {
             name: kept.breakers.get(name) or _quiet_pool(name, entry.settings, now_us) for name, entry in document.breakers.items()
@@ -50,6 +56,25 @@ class States:
             name: kept.retries.get(name) or RetryState(entry.settings, self._signal(entry.health))
             for name, entry in document.retries.items()
         }
+
+    def _new_signal(self, name: str, settings: HealthSettings) -> HealthSignal:
+        store = self.document.store
+        if isinstance(store, ProcessStoreSettings):
+            return HealthSignal(name=name, clock=self.clock)
+        return FleetHealthSignal(self.stores[store], quorum=store.quorum, settings=settings, name=name, clock=self.clock)
+
+    def _kept_limiter(self, name: str, before: States | None) -> LimiterState | None:
+        if before is None or name not in before.limiters:
+            return None
+        is_same_store = before.document.limiters[name].store == self.document.limiters[name].store
+        return before.limiters[name] if is_same_store else None
+
+    def _new_limiter(self, name: str, now_us: int) -> LimiterState:
+        entry = self.document.limiters[name]
+        health = self._signal(entry.health)
+        if isinstance(entry.store, ProcessStoreSettings):
+            return LimiterState(entry.settings, health, now_us)
+        return SharedLimiterState(name, entry.settings, health, now_us, self.stores[entry.store].buckets, entry.on_store_error)
 
     def _signal(self, name: str | None) -> HealthSignal | None:
         return None if name is None else self.signals[name]
@@ -64,11 +89,33 @@ class States:
                 pool.retire(now_us)
         for name, breaker in document.breakers.items():
             self.breakers[name].configure(breaker.settings, self._signal(breaker.health), now_us)
-        for name, limiter in document.limiters.items():
-            self.limiters[name].move_to(self._signal(limiter.health), now_us)
-            self.limiters[name].configure(limiter.settings, now_us)
+        self._follow_limiters(now_us)
         for name, retry in document.retries.items():
             self.retries[name].configure(retry.settings, self._signal(retry.health))
+        self._follow_stores(before)
+
+    def _follow_limiters(self, now_us: int) -> None:
+        for name, limiter in self.document.limiters.items():
+            state = self.limiters[name]
+            state.move_to(self._signal(limiter.health), now_us)
+            state.configure(limiter.settings, now_us)
+            if isinstance(state, SharedLimiterState):
+                state.on_store_error = limiter.on_store_error
+
+    def _follow_stores(self, before: States | None) -> None:
+        for signal in self.signals.values():
+            if isinstance(signal, FleetHealthSignal):
+                self.stores[self.document.store].join(signal)
+        if before is not None:
+            before._leave_boards({id(signal) for signal in self.signals.values()})
+            for settings, store in before.stores.items():
+                if settings not in self.stores:
+                    give_up(store)
+
+    def _leave_boards(self, kept: Container[int] = ()) -> None:
+        for signal in self.signals.values():
+            if isinstance(signal, FleetHealthSignal) and id(signal) not in kept:
+                self.stores[self.document.store].leave(signal)
 
     def pipelines(self) -> dict[str, Pipeline]:
         """The pipelines of the document over these states. A policy named in two pipelines is one layer in both."""
@@ -88,7 +135,9 @@ class States:
         if reference.kind == "deadline":
             return Deadline.over(self.deadlines[name], document.deadlines[name], name=name, clock=clock)
         if reference.kind == "limiter":
-            return RateLimiter.over(self.limiters[name], document.limiters[name].settings, name=name, clock=clock)
+            state = self.limiters[name]
+            limiter = SharedRateLimiter if isinstance(state, SharedLimiterState) else RateLimiter
+            return limiter.over(state, document.limiters[name].settings, name=name, clock=clock)
         if reference.kind == "breaker":
             return CircuitBreaker.over(self.breakers[name], document.breakers[name].settings, name=name, clock=clock)
         return Retry.over(self.retries[name], document.retries[name].settings, name=name, clock=clock)
@@ -98,11 +147,21 @@ class States:
         now_us = self.clock.now_us()
         for pool in self.breakers.values():
             pool.retire(now_us)
+        self._leave_boards()
+        for store in self.stores.values():
+            give_up(store)
+
+
+def _shared_stores(document: Document) -> dict[SharedStoreSettings, None]:
+    """The stores that a document names, the one for its health first."""
+    named = (document.store, *(entry.store for entry in document.limiters.values()))
+    return {settings: None for settings in named if not isinstance(settings, ProcessStoreSettings)}
 
 
 class _Nothing:
     """What is kept where nothing was before."""
 
+    stores: Mapping[StoreSettings, SharedStore] = {}
     signals: Mapping[str, HealthSignal] = {}
     deadlines: Mapping[str, DeadlineState] = {}
     limiters: Mapping[str, LimiterState] = {}

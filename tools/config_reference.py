@@ -26,6 +26,7 @@ from resilience.config.schema import (  # noqa: E402
     REFUSALS,
     SECTIONS,
     STORE,
+    STORE_SECTIONS,
     TOP_LEVEL_DOCS,
     Key,
     Section,
@@ -74,7 +75,7 @@ def tables() -> dict[str, str]:
             ("Layer", "The name of"), ((_code(noun), f"an entry of `{found.name}`") for noun, found in LAYERS.items())
         ),
         "routes": _keys([_row(f"match.{key.name}", key, "") for key in MATCH] + [_row(PIPELINE.name, PIPELINE, "required")]),
-        "store": _keys([_row(STORE.name, STORE, _code(STORE.default))]),
+        "store": _keys([_row(STORE.name, STORE, _code(STORE.default)), *_store_rows()]),
         **{section.name: _keys(_rows(section)) for section in (*SECTIONS, REFUSALS)},
     }
 
@@ -105,6 +106,12 @@ def _rows(section: Section) -> Iterable[tuple[str, ...]]:
             yield _row(name, single, default)
 
 
+def _store_rows() -> Iterable[tuple[str, ...]]:
+    for section in STORE_SECTIONS:
+        for row in _rows(section):
+            yield (_code(f"{section.name}.{row[0].strip('`')}"), *row[1:])
+
+
 def _row(name: str, key: Key, default: str) -> tuple[str, ...]:
     meaning = "; ".join(option.doc for option in key.options)
     meaning = f"{meaning} ({key.note})" if key.note else meaning
@@ -120,7 +127,7 @@ def _type(key: Key) -> str:
     if key.shape is Shape.KEY_SOURCE:
         return _listed([*words, _code(f"{HEADER_PREFIX}NAME")])
     if key.shape is Shape.STORE:
-        return _listed(words)
+        return _listed([*words, *(f"a mapping of {_code(section.name)}" for section in STORE_SECTIONS)])
     if key.shape is Shape.VALUE:
         option = key.options[0]
         return _listed([_code(choice) for choice in option.choices]) if option.kind is Kind.CHOICE else _KINDS[option.kind]

@@ -25,7 +25,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.tracing",
         ),
     ),
-    (("resilience.health",),),
+    (("resilience.health", "resilience.fleet_health"),),
     # What several layers share; one room a layer; the package that holds them.
     (
         (
@@ -57,7 +57,8 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.tries",
         ),
     ),
-    (("resilience.config",), ("resilience.stores",), ("resilience.telemetry",)),
+    (("resilience.stores",),),
+    (("resilience.config",), ("resilience.telemetry",)),
     (("resilience.watch",),),
     (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),

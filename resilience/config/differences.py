@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from resilience.config.document import Document
 from resilience.layers.breaker.settings import CircuitBreakerSettings
+from resilience.stores.settings import StoreSettings
 
 _KINDS: Final = (
     ("health signal", "health"),
@@ -45,9 +46,14 @@ def differences(old: Document, new: Document) -> Differences:
 
 
 def _restarted(old: Document, new: Document) -> Iterator[str]:
+    for name in new.health if old.store != new.store else ():
+        if name in old.health:
+            yield f"health signal {name}: {_store_change(old.store, new.store)}, it goes by what is there"
     for name in [name for name in new.limiters if name in old.limiters]:
         before, after = old.limiters[name].settings.key, new.limiters[name].settings.key
-        if before != after:
+        if old.limiters[name].store != new.limiters[name].store:
+            yield f"limiter {name}: {_store_change(old.limiters[name].store, new.limiters[name].store)}, it goes by what is there"
+        elif before != after:
             yield f"limiter {name}: key {before or 'none'} -> {after or 'none'}, each bucket starts full"
     for name in [name for name in new.breakers if name in old.breakers]:
         one, other = old.breakers[name].settings, new.breakers[name].settings
@@ -55,6 +61,11 @@ def _restarted(old: Document, new: Document) -> Iterator[str]:
             yield f"breaker {name}: key {one.key or 'none'} -> {other.key or 'none'}, each breaker starts closed"
         elif _window(one) != _window(other):
             yield f"breaker {name}: window {_window(one)} -> {_window(other)}, it starts empty"
+
+
+def _store_change(old: StoreSettings, new: StoreSettings) -> str:
+    """What became of a store in words; its address may hold a password."""
+    return f"store {old.kind} -> {new.kind}" if old.kind != new.kind else f"other settings of store {new.kind}"
 
 
 def _window(settings: CircuitBreakerSettings) -> str:

@@ -15,6 +15,7 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
 from resilience.refusals import RefusalSettings
+from resilience.stores.settings import PROCESS, StoreSettings
 
 LayerKind = Literal["deadline", "limiter", "breaker", "retry"]
 StoreErrorAction = Literal["local", "open", "closed"]
@@ -26,7 +27,7 @@ class LimiterEntry:
 
     settings: RateLimiterSettings
     health: str | None
-    store: str = "process"
+    store: StoreSettings = PROCESS
     on_store_error: StoreErrorAction = "local"
 
 
@@ -74,7 +75,7 @@ class Document:
     source: str
     sha256: str
     version: int
-    store: str
+    store: StoreSettings
     health: Mapping[str, HealthSettings]
     deadlines: Mapping[str, DeadlineSettings]
     limiters: Mapping[str, LimiterEntry]

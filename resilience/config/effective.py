@@ -101,6 +101,8 @@ class _Entry:
         if key.shape is Shape.SIGNAL:
             is_keyed_breaker = value is None and self._fields.get("key") is not None
             return value, value or NONE, "of keyed breakers" if is_keyed_breaker else ""
+        if key.shape is Shape.STORE:  # its address may hold a password
+            return value, value.kind, ""
         if key.shape is Shape.RANGE:
             ends = tuple(self._fields[end] for end in key.fields)
             texts = (as_written(option, end) for end in ends)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from resilience.config.nodes import MappingNode, Node
+from resilience.config.nodes import MappingNode, Node, ScalarNode
 from resilience.config.report import Report
-from resilience.config.schema import Key, Section
+from resilience.config.schema import PLANNED_STORES, STORE_SECTIONS, STORE_WORDS, Key, Section, Shape
 from resilience.config.shapes import read_key
-from resilience.config.walk import dotted, known_members, mapping, merges, named_members
+from resilience.config.walk import dotted, found, known_members, mapping, merges, named_members
+from resilience.stores.settings import PROCESS, StoreSettings
 
 _FAULT: Final = re.compile(r"\w+\.(\w+): (.+)", re.DOTALL)
 
@@ -33,8 +34,36 @@ class Entry:
 
 def read_section(report: Report, section: Section, node: Node) -> dict[str, Entry]:
     """The entries of a section by name. An entry with a problem is reported and kept, for its name is known."""
-    found = named_members(report, node, section.name)
-    return {name: read_entry(report, section, value, path) for name, path, value in found}
+    listed = named_members(report, node, section.name)
+    return {name: read_entry(report, section, value, path) for name, path, value in listed}
+
+
+def read_store(report: Report, node: Node, path: str) -> StoreSettings | None:
+    """Read where state lives: a word, or a mapping of one word to its settings. Returns None when it has a problem."""
+    report.positions[path] = node.position
+    word, body = _store_word(node)
+    section = next((section for section in STORE_SECTIONS if section.name == word), None)
+    if section is not None and body is not None:
+        settings: StoreSettings | None = read_entry(report, section, body, dotted(path, word)).settings
+        return settings
+    if section is not None:
+        message = f"must say where it is: write {{{word}: {{{section.keys[0].name}: {section.keys[0].example}}}}}"
+    elif word in PLANNED_STORES:
+        message = f"the {word} store is planned; this version has {STORE_WORDS[0]} and {STORE_SECTIONS[0].name}"
+    elif word in STORE_WORDS and body is None:
+        return PROCESS
+    else:
+        message = f"must be {Shape.STORE.value}, got {found(node)}"
+    report.problem(node.position, path, message)
+    return None
+
+
+def _store_word(node: Node) -> tuple[str, Node | None]:
+    """The store that a scalar names, or the one key of a mapping and what it holds."""
+    body = None
+    if isinstance(node, MappingNode) and len(node.pairs) == 1:
+        node, body = node.pairs[0]
+    return node.text if isinstance(node, ScalarNode) else "", body
 
 
 def read_entry(report: Report, section: Section, node: Node, path: str) -> Entry:
@@ -60,10 +89,10 @@ class _Reading:
 
     def read(self) -> None:
         """Read every key, then build the settings."""
-        found = known_members(self._report, self._node, self._entry.path, self._keys, f"a {self._section.noun}")
-        self._entry.keys = frozenset(found)
-        for name, (_, value) in found.items():
-            fields = read_key(self._report, self._keys[name], value, dotted(self._entry.path, name))
+        given = known_members(self._report, self._node, self._entry.path, self._keys, f"a {self._section.noun}")
+        self._entry.keys = frozenset(given)
+        for name, (_, value) in given.items():
+            fields = self._read(self._keys[name], value, dotted(self._entry.path, name))
             if fields is None:
                 self._bad.add(name)
             else:
@@ -71,6 +100,12 @@ class _Reading:
         self._entry.others = self._other_fields()
         if self._has_required():
             self._build()
+
+    def _read(self, key: Key, node: Node, path: str) -> Mapping[str, Any] | None:
+        if key.shape is not Shape.STORE:
+            return read_key(self._report, key, node, path)
+        store = read_store(self._report, node, path)
+        return None if store is None else {key.fields[0]: store}
 
     def _has_required(self) -> bool:
         missing = [key for key in self._section.required if key.name not in self._entry.keys]

@@ -23,6 +23,7 @@ from resilience.config.schema import (
     REFUSALS,
     SECTIONS,
     STORE,
+    STORE_SECTIONS,
     TOP_LEVEL_DOCS,
     Key,
     Section,
@@ -48,7 +49,7 @@ def json_schema() -> Schema:
         "title": "resilience",
         "description": "One file that says how a service is guarded, and that can be changed while the service runs.",
         **_mapping(_top_level(), required=["version"]),
-        "$defs": {_definition(section): _entry(section) for section in SECTIONS},
+        "$defs": {_definition(section): _entry(section) for section in (*SECTIONS, *STORE_SECTIONS)},
     }
 
 
@@ -191,6 +192,11 @@ def _range(key: Key) -> Schema:
     return _text(patterns.whole(patterns.duration_range(*key.options)), 2 * _LONGEST + 2)
 
 
+def _store(section: Section) -> Schema:
+    """A mapping of the one word for a store to what is said about it."""
+    return _mapping({section.name: {"$ref": f"#/$defs/{_definition(section)}"}}, [section.name])
+
+
 def _statuses(key: Key) -> Schema:
     return _list(_status(LOWEST_STATUS))
 
@@ -222,7 +228,7 @@ _SHAPES: Final[Mapping[Shape, Callable[[Key], Schema]]] = {
     Shape.NETWORKS: lambda key: _list(_text(patterns.NETWORK)),
     Shape.KEY_SOURCE: lambda key: {"anyOf": [{"enum": list(key.words)}, _text(patterns.HEADER)]},
     Shape.SIGNAL: lambda key: _text(patterns.SIGNAL),
-    Shape.STORE: lambda key: {"enum": list(key.words)},
+    Shape.STORE: lambda key: {"anyOf": [{"enum": list(key.words)}, *(_store(section) for section in STORE_SECTIONS)]},
     Shape.PATH: lambda key: _text(patterns.PATH),
     Shape.METHODS: lambda key: {**_list(_text(patterns.METHOD)), "minItems": 1},
     Shape.GRPC: lambda key: _text(patterns.GRPC),

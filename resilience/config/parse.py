@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from resilience.config.checks import check_routed_retries, warn_of_doubts
 from resilience.config.document import BreakerEntry, Document, LimiterEntry, RetryEntry
-from resilience.config.entries import Entry, read_entry, read_section
+from resilience.config.entries import Entry, read_entry, read_section, read_store
 from resilience.config.nodes import MappingNode, Node, Pause, ScalarNode, compose
 from resilience.config.pipelines import Layers, read_pipelines
 from resilience.config.references import Names, check_signals
@@ -29,15 +29,14 @@ from resilience.config.schema import (
     RETRIES,
     SECTIONS,
     STORE,
-    STORES,
     TOP_LEVEL,
     Section,
 )
-from resilience.config.shapes import read_key
 from resilience.config.source import clean_text, fingerprint, read_bytes
 from resilience.config.walk import check_keys, found, known_members, mapping, members, merges
 from resilience.health import HealthSettings
 from resilience.refusals import RefusalSettings
+from resilience.stores.settings import PROCESS, StoreSettings
 
 
 def read(path: str | os.PathLike[str]) -> Document:
@@ -156,10 +155,10 @@ class _Parts:
         settings: RefusalSettings | None = read_entry(self._report, REFUSALS, node, REFUSALS.name).settings
         return settings
 
-    def _store(self) -> str:
+    def _store(self) -> StoreSettings:
         node = self._value(STORE.name)
-        fields = read_key(self._report, STORE, node, STORE.name) if node is not None else None
-        return fields[STORE.name] if fields is not None else STORES[0]
+        found = read_store(self._report, node, STORE.name) if node is not None else None
+        return PROCESS if found is None else found
 
 
 def _document(report: Report, parts: _Parts, sha256: str) -> Document:
@@ -184,7 +183,7 @@ def _document(report: Report, parts: _Parts, sha256: str) -> Document:
     )
 
 
-def _limiter(entry: Entry, store: str) -> LimiterEntry:
+def _limiter(entry: Entry, store: StoreSettings) -> LimiterEntry:
     return LimiterEntry(entry.settings, **{"health": DEFAULT_SIGNAL, "store": store, **entry.others})
 
 

@@ -22,6 +22,7 @@ from resilience.layers.retry.settings import RetrySettings
 from resilience.layers.statuses import GRPC_CODES
 from resilience.refusals import RefusalSettings
 from resilience.settings import Kind, Option, options_of
+from resilience.stores.settings import RedisStoreSettings
 
 FORMAT_VERSION: Final = 1
 MAX_ENTRIES: Final = 1_000
@@ -31,8 +32,9 @@ NONE: Final = "none"
 """The word for "no health signal" and "no pipeline"; nothing can be called so."""
 DEFAULT_SIGNAL: Final = "default"
 """The health signal that always exists."""
-STORES: Final = ("process",)
-PLANNED_STORES: Final = ("host", "redis")
+STORE_WORDS: Final = ("process",)
+"""The stores that need nothing said about them."""
+PLANNED_STORES: Final = ("host",)
 
 
 class Shape(Enum):
@@ -48,7 +50,7 @@ class Shape(Enum):
     NETWORKS = "a list of IP addresses and networks such as [10.0.0.0/8]"
     KEY_SOURCE = "one of a few words, or header:NAME"
     SIGNAL = "the name of a health signal, or none"
-    STORE = "the name of a store"
+    STORE = "process, or a mapping such as {redis: {url: ...}}"
     PATH = "a pattern such as /orders/*"
     METHODS = "a list such as [GET, POST]"
     GRPC = "a pattern such as /shop.v1.Orders/*"
@@ -170,14 +172,31 @@ DEADLINES: Final = Section(
     "how long a call may take",
 )
 
+_redis = _Keys(RedisStoreSettings)
+REDIS_STORE: Final = Section(
+    RedisStoreSettings.kind,
+    "redis store",
+    RedisStoreSettings,
+    (
+        _redis("url", example="redis://127.0.0.1:6379/0"),
+        _redis("mode", example="lease"),
+        _redis("name", example="shop"),
+        _redis("timeout", "timeout_s", example="20ms"),
+        _redis("quorum", example="3"),
+    ),
+    "one Redis or Valkey for many processes",
+)
+STORE_SECTIONS: Final = (REDIS_STORE,)
+"""The stores about which something can be said, by the word that stands before it."""
+
 STORE: Final = Key(
     "store",
     ("store",),
     Shape.STORE,
-    (Option(Kind.TEXT, "where limiter and health state lives", choices=STORES),),
-    STORES,
-    example=STORES[0],
-    default=STORES[0],
+    (Option(Kind.TEXT, "where limiter and health state lives"),),
+    STORE_WORDS,
+    example=STORE_WORDS[0],
+    default=STORE_WORDS[0],
 )
 
 _limiter = _Keys(RateLimiterSettings)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from resilience.config.nodes import MappingNode, Node, ScalarNode
+from resilience.config.nodes import Node, ScalarNode
 from resilience.config.report import Report
 from resilience.config.scalars import nothing, parse_count, parse_flag, parse_method, parse_number, parse_text
-from resilience.config.schema import NONE, PLANNED_STORES, STORES, Key, Shape
+from resilience.config.schema import NONE, Key, Shape
 from resilience.config.values import RANGE_FORM, is_number, parse_duration, parse_range, parse_rate, parse_share, shown
 from resilience.config.walk import dotted, found, items, known_members, mapping
 from resilience.layers.keys import HEADER_PREFIX, header_name
@@ -29,8 +29,6 @@ def read_key(report: Report, key: Key, node: Node, path: str) -> Fields | None:
     report.positions[path] = node.position
     if key.shape is Shape.GROUP:
         return _read_group(report, key, node, path)
-    if key.shape is Shape.STORE:
-        return _read_store(report, key, node, path)
     return _read_list(report, key, node, path) if key.shape in _ITEMS else _read_scalar(report, key, node, path)
 
 
@@ -89,25 +87,6 @@ def _signal(key: Key, scalar: ScalarNode) -> Fields:
     if scalar.is_null:
         raise ValueError(f"must be {key.shape.value}, got nothing; write none for no health signal")
     return {key.fields[0]: None if scalar.text == NONE else scalar.text}
-
-
-def _read_store(report: Report, key: Key, node: Node, path: str) -> Fields | None:
-    word = _store_word(node)
-    if word in PLANNED_STORES:
-        message = f"the {word} store is planned; this version has the process store only, so write store: {STORES[0]}"
-        report.problem(node.position, path, message)
-    elif isinstance(node, ScalarNode) and word in key.words:
-        return {key.fields[0]: word}
-    else:
-        report.problem(node.position, path, f"must be {', '.join(key.words)}, got {found(node)}")
-    return None
-
-
-def _store_word(node: Node) -> str:
-    """The store that a scalar names, or the one key of a mapping."""
-    if isinstance(node, MappingNode) and len(node.pairs) == 1:
-        node = node.pairs[0][0]
-    return node.text if isinstance(node, ScalarNode) else ""
 
 
 def _read_group(report: Report, key: Key, node: Node, path: str) -> Fields | None:

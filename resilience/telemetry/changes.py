@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry import trace
 
-from resilience.events import BreakerChanged, ConfigLoaded, ConfigRefused, Event, HealthChanged
+from resilience.events import BreakerChanged, ConfigLoaded, ConfigRefused, Event, HealthChanged, StoreChanged
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -51,6 +51,7 @@ def _name(event: Event) -> str:
         HealthChanged: "health.changed",
         ConfigLoaded: "config.loaded",
         ConfigRefused: "config.refused",
+        StoreChanged: "store.changed",
     }
     return names[type(event)]
 
@@ -70,6 +71,10 @@ def _describe(event: Event) -> tuple[int, str]:
         return level, f"health signal {event.signal}: factor {event.old_factor:g} -> {event.factor:g} ({event.reason})"
     if isinstance(event, ConfigLoaded):
         return _describe_load(event)
+    if isinstance(event, StoreChanged):
+        if event.answers:
+            return logging.INFO, f"store {event.store}: {event.reason}; limits and health are shared again"
+        return logging.ERROR, f"store {event.store}: {event.reason}; each limiter goes by its on_store_error until it answers again"
     return logging.ERROR, f"configuration {event.path} is refused:\n{event.error[:_LONGEST]}"
 
 

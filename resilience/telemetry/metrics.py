@@ -15,9 +15,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from resilience.health import HealthSignal
 from resilience.layers.breaker import BreakerState, CircuitBreaker
 from resilience.layers.deadline import Deadline
-from resilience.layers.limiter import RateLimiter
+from resilience.layers.limiter import RateLimiter, SharedRateLimiter
 from resilience.layers.retry import Retry
 from resilience.registry import members
+from resilience.stores import timing
 from resilience.telemetry.changes import ChangeReporter
 
 LAYERS: Final = (Deadline, RateLimiter, CircuitBreaker, Retry)
@@ -36,6 +37,11 @@ def observe(reporter: ChangeReporter) -> None:
     )
     meter.create_observable_gauge("resilience.limiter.rate", [_callback(_rates)], unit="1/s", description="the effective rate")
     meter.create_observable_gauge("resilience.retry.budget", [_callback(_budgets)], description="tokens left")
+    meter.create_observable_counter(
+        "resilience.limiter.without_store", [_callback(_without_store)], description="decided while the store was away"
+    )
+    duration = meter.create_histogram("resilience.store.duration", unit="s", description="trips to a shared store")
+    timing.install(lambda duration_s, store, result: duration.record(duration_s, {"store": store, "result": result}))
     meter.create_observable_counter(
         "resilience.config.reloads", [_callback(lambda: _reloads(reporter))], description="configuration files read"
     )
@@ -87,6 +93,11 @@ def _states() -> Iterator[Observation]:
 def _rates() -> Iterator[Observation]:
     for limiter in _distinct(RateLimiter):
         yield Observation(limiter.rate_per_s, {"policy": limiter.name})
+
+
+def _without_store() -> Iterator[Observation]:
+    for limiter in _distinct(SharedRateLimiter):
+        yield Observation(limiter.shared.without_store, {"policy": limiter.name})
 
 
 def _budgets() -> Iterator[Observation]:

@@ -23,6 +23,7 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
 from resilience.refusals import RefusalSettings
+from resilience.stores.settings import PROCESS
 from tests.config.reading import EXAMPLE, SOURCE, fault, load
 
 
@@ -32,7 +33,7 @@ def test_the_example_says_what_it_should() -> None:
         source=SOURCE,
         sha256=hashlib.sha256(EXAMPLE.encode()).hexdigest(),
         version=1,
-        store="process",
+        store=PROCESS,
         health={"default": HealthSettings(cut=0.7, recover=0.05, every_s=60.0)},
         deadlines={"api": DeadlineSettings(default_s=5.0, max_s=30.0, reserve_s=0.02)},
         limiters={
@@ -79,7 +80,7 @@ def test_the_example_says_what_it_should() -> None:
 def test_the_least_file_has_the_default_signal_and_nothing_else() -> None:
     document = parse("version: 1", SOURCE)
     assert document.health == {"default": HealthSettings()}
-    assert (document.store, document.routes, document.warnings) == ("process", (), ())
+    assert (document.store, document.routes, document.warnings) == (PROCESS, (), ())
     assert document.refusals == RefusalSettings()
     sections = (document.deadlines, document.limiters, document.breakers, document.retries, document.pipelines)
     assert all(section == {} for section in sections)
@@ -141,8 +142,8 @@ def test_entries_are_on_the_default_signal_unless_they_say_otherwise() -> None:
 
 def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
     document = load("limiters: {a: {rate: 1/s}, b: {rate: 1/s, on_store_error: closed, store: process}}\nstore: process\n")
-    assert (document.limiters["a"].store, document.limiters["a"].on_store_error) == ("process", "local")
-    assert (document.limiters["b"].store, document.limiters["b"].on_store_error) == ("process", "closed")
+    assert (document.limiters["a"].store, document.limiters["a"].on_store_error) == (PROCESS, "local")
+    assert (document.limiters["b"].store, document.limiters["b"].on_store_error) == (PROCESS, "closed")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +166,13 @@ def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
         ("version: 1\n▶version: 1\n", "version: is given twice, first on line 1"),
         (
             "version: 1\nstore: ▶host\n",
-            "store: the host store is planned; this version has the process store only, so write store: process",
+            "store: the host store is planned; this version has process and redis",
         ),
         (
-            "version: 1\nstore: ▶{redis: {url: x, mode: lease}}\n",
-            "store: the redis store is planned; this version has the process store only, so write store: process",
+            "version: 1\nstore: {redis: {url: ▶x, mode: lease}}\n",
+            "store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel://, got a text without ://",
         ),
-        ("version: 1\nstore:▶\n", "store: must be process, got nothing"),
+        ("version: 1\nstore:▶\n", "store: must be process, or a mapping such as {redis: {url: ...}}, got nothing"),
         (
             "version: 1\nlimiters: {a: {rate: 1/s, health: ▶defualt}}\n",
             "limiters.a.health: no health signal is called 'defualt'; did you mean 'default'?",

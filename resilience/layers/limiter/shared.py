@@ -1,0 +1,212 @@
+"""The rate limiter whose buckets live in a store that several processes share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+from resilience.call import Call, Decision
+from resilience.clock import US_PER_S, Clock, to_us
+from resilience.errors import Quota, RateLimited
+from resilience.health import NEVER_US
+from resilience.layers.base import Ask, Wait
+from resilience.layers.keys import bounded
+from resilience.layers.limiter.layer import RateLimiter
+from resilience.layers.limiter.questions import Answer, Away, Take
+from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.limiter.shared_bucket import NEVER, UNIT, Decided
+from resilience.layers.limiter.shared_state import SharedLimiterState
+from resilience.layers.limiter.state import LimiterState
+
+_Token = Decided | None
+
+
+class SharedRateLimiter(RateLimiter):
+    """A `RateLimiter` over a `SharedLimiterState`. What the store said is its token, so that the caller can be told."""
+
+    @classmethod
+    def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> SharedRateLimiter:
+        """A limiter of these settings over a state that exists already."""
+        limiter = cast(SharedRateLimiter, super().over(state, settings, name=name, clock=clock))
+        limiter._max_wait_us = to_us(settings.max_wait_s)
+        return limiter
+
+    @property
+    def shared(self) -> SharedLimiterState:
+        """Its state, which is a shared one."""
+        return cast(SharedLimiterState, self.state)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_effects(self) -> bool:
+        return self.shared.buckets.needs_io or super().has_effects
+
+    def admit(self, call: Call) -> Any:
+        key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+        cost = self._cost
+        if cost is None or call.cost is not None:
+            cost = self._cost_for(call)
+        if cost > self._burst:
+            self._refuse(call, key, cost, None)
+            return None
+        state, now_us = self.shared, call.now_us
+        patience_us, timeout_us = self._max_wait_us, NEVER_US
+        if call.deadline_us is not None:
+            timeout_us = max(0, call.deadline_us - now_us)
+            patience_us = min(patience_us, timeout_us)
+        question = state.question(key, cost, now_us, patience_us, timeout_us)
+        answer = state.buckets.take(question)
+        if answer is None:
+            return Ask(state.buckets, question, partial(self._answered, call, question))
+        return self._answered(call, question, answer)
+
+    def _answered(self, call: Call, question: Take, answer: Answer) -> Any:
+        state = self.shared
+        if isinstance(answer, Away):
+            return self._without_store(call, question, answer)
+        state.last = answer
+        if answer.wait_us and not answer.taken:
+            return self._refuse_as_told(call, question, answer)
+        with state.lock:
+            if answer.wait_us:
+                state.queued += 1
+            else:
+                state.admitted += 1
+        if not answer.wait_us:
+            return answer
+        call.decision = Decision.QUEUED
+        if self.settings.shadow:  # it would have waited
+            return answer
+        due_us = call.now_us + answer.wait_us + state.buckets.offset_us
+        return Wait(answer.wait_us / US_PER_S, lambda: state.buckets.give_back(question, answer, due_us))
+
+    def _refuse_as_told(self, call: Call, question: Take, answer: Decided) -> _Token:
+        state, settings = self.shared, self.settings
+        with state.lock:
+            state.count_refusal(settings)
+        if settings.shadow:
+            call.decision = Decision.WOULD_REJECT
+            return answer
+        call.held.append((self, answer))  # for whoever asks, until the call is settled, what is left for it
+        retry_after_s: float | None = answer.wait_us / US_PER_S
+        if answer.wait_us == NEVER:  # fits a full bucket, but not one of the size that health leaves it
+            health = state.health
+            retry_after_s = health.settings.every_s if answer.is_cut and health is not None else None
+        raise RateLimited(
+            policy=self.name,
+            reason="cut" if answer.is_cut else "quota",
+            retry_after_s=retry_after_s,
+            quota=None if settings.fields == "never" else partial(self._told, answer, question.least),
+            rate_per_s=state.tokens.rate_per_s,
+            status=settings.status if answer.is_cut else 429,
+        )
+
+    # --- while the store is away ---------------------------------------------------------------------------------------------
+
+    def _without_store(self, call: Call, question: Take, away: Away) -> Any:
+        state, cost = self.shared, question.least
+        with state.lock:
+            state.without_store += 1
+        if state.on_store_error == "open":
+            with state.lock:
+                state.admitted += 1
+            return None
+        if state.on_store_error == "closed":
+            return self._refuse_for_now(call, away)
+        settings = state.share_settings(call.now_us)
+        wait_us, due = state.share.reserve(question.key, cost, call.now_us, question.patience_us, state.share.settings)
+        if wait_us > question.patience_us:
+            return self._refuse_by_share(call, question, wait_us, settings)
+        with state.lock:
+            state.queued += wait_us > 0
+            state.admitted += wait_us == 0
+        if not wait_us:
+            return None
+        call.decision = Decision.QUEUED
+        if self.settings.shadow:
+            return None
+        return Wait(wait_us / US_PER_S, lambda: state.share.give_back(question.key, cost, due, self.clock.now_us()))
+
+    def _refuse_for_now(self, call: Call, away: Away) -> None:
+        """Nobody passes without the store. It is told as a reduced capacity: it is not the caller's quota."""
+        with self.state.lock:
+            self.state.count_refusal(self.settings)
+        if self.settings.shadow:
+            call.decision = Decision.WOULD_REJECT
+            return
+        raise RateLimited(
+            policy=self.name,
+            reason="cut",
+            retry_after_s=max(1, away.retry_after_us) / US_PER_S,
+            rate_per_s=self.state.tokens.rate_per_s,
+            status=self.settings.status,
+        )
+
+    def _refuse_by_share(self, call: Call, question: Take, wait_us: int, settings: RateLimiterSettings) -> None:
+        state = self.shared
+        with state.lock:
+            state.count_refusal(self.settings)
+        if self.settings.shadow:
+            call.decision = Decision.WOULD_REJECT
+            return
+        share, now_us = state.share, call.now_us
+        told = None
+        if settings.fields != "never":
+            told = partial(share.quota, self.name, question.key, question.least, now_us, share.tokens)
+        raise RateLimited(
+            policy=self.name,
+            reason="cut",
+            retry_after_s=None if wait_us == NEVER_US else wait_us / US_PER_S,
+            quota=told,
+            rate_per_s=share.tokens.rate_per_s,
+            status=self.settings.status,
+        )
+
+    # --- telling -----------------------------------------------------------------------------------------------------------
+
+    def _told(self, answer: Decided, cost: int) -> Quota:
+        """What is left, as the store has told it."""
+        pace = self.shared.pace()
+        health = self.state.health
+        now_us = self.clock.now_us() + self.shared.buckets.offset_us
+        numerator, capacity = pace.at(0 if health is None else pace.step_at(now_us))
+        missing = min(cost * UNIT, capacity) - answer.units
+        if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
+            missing = UNIT - answer.units % UNIT if answer.units < capacity else 0
+        return Quota(
+            self.name,
+            limit=capacity // UNIT,
+            window_s=max(1, -(-capacity * pace.denominator // (numerator * US_PER_S))),
+            remaining=max(0, answer.units // UNIT),
+            available_in_s=missing * pace.denominator / numerator / US_PER_S,
+        )
+
+    def quota(self, call: Call) -> Quota:
+        """What the caller of `call` has left, by what the store said when it was admitted; else what a full bucket has."""
+        found = next((token for layer, token in call.held if layer is self and isinstance(token, Decided)), None)
+        if found is None and self._key_of is None:
+            found = self.shared.last
+        if found is None:
+            pace = self.shared.pace()
+            found = Decided(0, 0, pace.at(pace.step_at(self.clock.now_us() + self.shared.buckets.offset_us))[1], False)
+        return self._told(found, 1)
+
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        super().renew_locks()
+        self.shared.share.lock = threading.Lock()
+
+    def status(self) -> Mapping[str, Any]:
+        state = self.shared
+        told = dict(super().status())
+        del told["keys"], told["shared_the_overflow_bucket"]
+        return {
+            **told,
+            "store": state.buckets.status(),
+            "on_store_error": state.on_store_error,
+            "decided_without_store": state.without_store,
+            "share_per_s": state.share_settings(self.clock.now_us()).rate_per_s,
+        }

@@ -1,0 +1,88 @@
+"""How connections to the server are made: by redis-py, from a URL, with nothing that repeats a command by itself."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from resilience.errors import ConfigError
+from resilience.stores.settings import RedisStoreSettings
+
+_SENTINEL: Final = "redis+sentinel"
+_SENTINEL_PORT: Final = 26_379
+_NEVER_TOO_MANY: Final = 1 << 31
+"""Pools count the connections that they have ever made, and would make no more once a server has been away for long enough."""
+
+
+def sync_connections(settings: RedisStoreSettings, connect_s: float, answer_s: float) -> Any:
+    """Makes connections that block. It is used as a factory only: lanes keep their connections themselves.
+
+    `connect_s` and `answer_s` bound each step of making one.
+
+    Raises:
+        ConfigError: the extra `redis` is not installed, or the URL cannot be read.
+    """
+    redis = _client()
+    options = _options(redis.connection, redis.retry)
+    options |= {"socket_connect_timeout": connect_s, "socket_timeout": answer_s}
+    return _factory(redis.ConnectionPool, redis.sentinel, settings, options)
+
+
+def async_connections(settings: RedisStoreSettings) -> Any:
+    """The same for an event loop. The time of a trip is bounded as a whole by whoever makes it."""
+    redis = _client()
+    options = _options(redis.asyncio.connection, redis.asyncio.retry) | {"socket_timeout": None, "socket_connect_timeout": None}
+    return _factory(redis.asyncio.ConnectionPool, redis.asyncio.sentinel, settings, options)
+
+
+def _client() -> Any:
+    try:
+        import redis.asyncio.retry  # noqa: PLC0415  # an extra
+        import redis.asyncio.sentinel  # noqa: PLC0415
+        import redis.retry  # noqa: PLC0415
+        import redis.sentinel  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("store: redis needs the package redis; install resilience-middleware[redis]") from error
+    return redis
+
+
+def _options(connections: Any, retries: Any) -> dict[str, Any]:
+    from redis.backoff import NoBackoff  # noqa: PLC0415  # an extra
+
+    options: dict[str, Any] = {"protocol": 2, "retry": retries.Retry(NoBackoff(), 0), "health_check_interval": 0}
+    options["max_connections"] = _NEVER_TOO_MANY
+    # Without these a new connection tells the server its library's name, which takes two more round trips.
+    can_be_silent = "driver_info" in inspect.signature(connections.AbstractConnection.__init__).parameters
+    return options | dict.fromkeys(("driver_info",) if can_be_silent else ("lib_name", "lib_version"))
+
+
+def _factory(pool: Any, sentinels: Any, settings: RedisStoreSettings, options: dict[str, Any]) -> Any:
+    try:
+        if settings.url.startswith(f"{_SENTINEL}://"):
+            return _behind_sentinels(sentinels, settings.url, options)
+        return pool.from_url(settings.url, **options)
+    except (ValueError, TypeError) as error:
+        # Its text may hold the address, and that a password.
+        raise ConfigError(f"store: the redis url cannot be read ({type(error).__name__})") from None
+
+
+def _behind_sentinels(sentinels: Any, url: str, options: dict[str, Any]) -> Any:
+    """Connections to whatever server is the master when they are made: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE."""
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not hosts:
+        raise ValueError("a sentinel's url names the service after the hosts")
+    options = options | {"db": int(database or 0)}
+    if login:
+        options |= {"username": unquote(user) or None, "password": unquote(password)}
+    manager = sentinels.Sentinel([_host_and_port(host) for host in hosts.split(",")], **options)
+    manager.sentinel_kwargs.pop("username", None)
+    return manager.master_for(service, **options).connection_pool
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdigit() else (text.strip("[]"), _SENTINEL_PORT)

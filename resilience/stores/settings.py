@@ -1,0 +1,73 @@
+"""What can be set on a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.settings import Kind, option, validate
+
+_NAME = r"what services that share the store call themselves; those of one name share limits and health"
+_QUORUM = "processes that must have a breaker open before the limiters of all are cut"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStoreSettings:
+    """State lives in each process by itself."""
+
+    kind: ClassVar[str] = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class HostStoreSettings:
+    """State is shared by the processes of one machine. `name` None: called after the configuration file."""
+
+    kind: ClassVar[str] = "host"
+
+    name: str | None = option(Kind.TEXT, f"{_NAME}; not set: the path of the configuration file", default=None, optional=True)
+    directory: str | None = option(
+        Kind.TEXT, "where its files are; not set: where the machine keeps what need not last", default=None, optional=True
+    )
+    quorum: int = option(Kind.COUNT, _QUORUM, default=1, minimum=1, maximum=10_000)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStoreSettings:
+    """State is shared by all processes that reach one Redis or Valkey."""
+
+    kind: ClassVar[str] = "redis"
+
+    url: str = option(
+        Kind.TEXT, "where it is: redis://, rediss:// (TLS), unix:// or redis+sentinel://, with user, password and database"
+    )
+    mode: str = option(
+        Kind.CHOICE,
+        "strict asks on every decision; lease takes tokens ahead and spends them here",
+        default="strict",
+        choices=("strict", "lease"),
+    )
+    name: str = option(Kind.TEXT, f"{_NAME}: its keys begin with it", default="resilience")
+    timeout_s: float = option(Kind.DURATION, "the longest that a decision waits for it", default=0.04, minimum=0.001, maximum=0.05)
+    quorum: int = option(Kind.COUNT, _QUORUM, default=1, minimum=1, maximum=10_000)
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not self.url.startswith(SCHEMES):
+            raise ValueError(f"RedisStoreSettings.url: must begin with {', '.join(SCHEMES)}, got {_scheme(self.url)}")
+
+    def __repr__(self) -> str:
+        return f"RedisStoreSettings(mode={self.mode!r}, name={self.name!r})"  # the url may hold a password
+
+
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://")
+StoreSettings = ProcessStoreSettings | HostStoreSettings | RedisStoreSettings
+PROCESS = ProcessStoreSettings()
+
+
+def _scheme(url: str) -> str:
+    """What stands before "://": the rest may hold a password."""
+    scheme, mark, _ = url.partition("://")
+    return repr(scheme + mark) if mark else "a text without ://"

@@ -1,0 +1,49 @@
+"""Four gunicorn workers share one limit: they admit what one bucket allows, nearly no less, and each has its part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.sizes import by_length
+from tests.stores.gunicorn_load import gunicorn, load, warm_up
+from tests.stores.servers import Server
+
+CONFIG = """\
+version: 1
+limiters: {{api: {{rate: 100/s, burst: 100}}}}
+pipelines: {{api: [{{limiter: api}}]}}
+routes: [{{match: {{path: "/**"}}, pipeline: api}}]
+store: {store}
+"""
+DURATION_S = by_length(3.0, 10.0)
+
+
+def check(path: Path, store: str, least: float, *options: str) -> None:
+    """Offer four times the limit and more, and compare what was admitted with the bound."""
+    path.write_text(CONFIG.format(store=store), encoding="utf-8")
+    with gunicorn(path, *options) as port:
+        warm_up(port)
+        found = load(port, DURATION_S, 450.0)
+    bound = 100 + 100 * found.lasted_s
+    admitted = sum(found.admitted.values())
+    assert set(found.statuses) == {200, 429}, found
+    assert sum(found.offered.values()) >= by_length(150, 350) * found.lasted_s, "the load was too small to say anything"
+    assert admitted <= bound + found.without_store, found
+    assert admitted >= least * bound, found
+    assert len(found.offered) == 4, found
+    assert found.fairness >= by_length(0.25, 0.5), found
+
+
+PRELOAD = ("--preload",)
+FORMS = [("strict", 0.97, PRELOAD), ("lease", 0.95, ()), *by_length([], [("strict", 0.97, ()), ("lease", 0.95, PRELOAD)])]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("mode", "least", "options"), FORMS, ids=[" ".join((mode, *options)) for mode, _, options in FORMS])
+def test_four_workers_admit_what_one_bucket_allows(
+    server: Server, tmp_path: Path, name: str, mode: str, least: float, options: tuple[str, ...]
+) -> None:
+    store = f"{{redis: {{url: '{server.url}', name: {name}, mode: {mode}}}}}"
+    check(tmp_path / "resilience.yaml", store, least, *options)
