@@ -1,0 +1,163 @@
+"""What limiters ask of the store `host`. Each answer is at hand: no trip, and no wait longer than 5 ms."""
+
+from __future__ import annotations
+
+import threading
+from hashlib import blake2b
+from typing import Any, ClassVar, Final
+
+from resilience.clock import Clock
+from resilience.layers.limiter.questions import Answer, Away, Take
+from resilience.layers.limiter.shared_bucket import Decided
+from resilience.stores.host.files import Files
+from resilience.stores.host.table import BUSY, Moved, Table
+from resilience.stores.host.turns import PATIENCE_US
+
+_MAX_KEYS: Final = 100_000
+"""Of a limit that has not said how many it wants."""
+_PREPARES_US: Final = 1_000_000
+_MOST_OWED: Final = 1_024
+_AGAIN_US: Final = 100_000
+
+
+class HostBuckets:
+    """Buckets in mapped files, one a limit, opened when a limit first asks."""
+
+    kind: ClassVar[str] = "host"
+    needs_io: ClassVar[bool] = False
+    offset_us: ClassVar[int] = 0
+
+    def __init__(self, files: Files, clock: Clock) -> None:
+        self._files = files
+        self._clock = clock
+        self._now_us = clock.now_us
+        self._lock = threading.Lock()
+        self._plain: dict[str, Table] = {}
+        self._keyed: dict[str, Table] = {}
+        self._max_keys: dict[str, int] = {}
+        self._owed: dict[tuple[str, str | None], int] = {}
+        self.workers = 1
+        self.late = 0
+
+    # --- deciding ----------------------------------------------------------------------------------------------------------
+
+    def take(self, question: Take) -> Answer:
+        """Answer at once."""
+        now_us = self._now_us()
+        if self._owed:
+            self._pay(now_us)
+        limit, key = question.limit, question.key
+        try:
+            if key is None:
+                answer = self._plain[limit].take(question, None, now_us)
+            else:
+                digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                answer = self._keyed[limit].take(question, digest, now_us)
+        except (KeyError, Moved) as error:
+            return self._open_and_take(question, now_us, has_moved=isinstance(error, Moved))
+        if answer is BUSY:
+            self.late += 1
+        return answer
+
+    def ask(self, question: Take) -> Answer:
+        """The same: there is nothing to wait for."""
+        return self.take(question)
+
+    async def aask(self, question: Take) -> Answer:
+        """The same: there is nothing to wait for."""
+        return self.take(question)
+
+    def give_back(self, question: Take, decided: Decided, due_us: int) -> None:
+        """Return what was taken, unless the instant `due_us` has passed; 0 is never."""
+        back = Take(question.limit, question.key, question.pace, question.fresh_units, -decided.taken, due_us)
+        self.take(back)
+
+    def owe(self, question: Take, tokens: int) -> None:
+        """These were spent without the store. They are taken from the bucket when it can be had again, as if at the time."""
+        if len(self._owed) < _MOST_OWED:
+            bucket = question.limit, question.key
+            self._owed[bucket] = self._owed.get(bucket, 0) + tokens
+
+    def _pay(self, now_us: int) -> None:
+        for bucket in tuple(self._owed):
+            tokens = self._owed.pop(bucket, 0)
+            limit, key = bucket
+            table = (self._plain if key is None else self._keyed).get(limit)
+            digest = None if key is None else blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            try:
+                is_paid = table is not None and table.charge(digest, tokens, now_us)
+            except Moved:
+                is_paid = False
+            if not is_paid:
+                self._owed[bucket] = self._owed.get(bucket, 0) + tokens
+                return
+
+    # --- files -------------------------------------------------------------------------------------------------------------
+
+    def prepare(self, limit: str, max_keys: int | None) -> None:
+        """Open the file of a limit before it first decides: `max_keys` buckets, or None for a single one."""
+        if max_keys is not None:
+            self._max_keys[limit] = max_keys
+        with self._lock:
+            self._open(limit, is_keyed=max_keys is not None, patience_us=_PREPARES_US)
+
+    def _open_and_take(self, question: Take, now_us: int, *, has_moved: bool) -> Answer:
+        is_keyed = question.key is not None
+        if not self._lock.acquire(timeout=PATIENCE_US / 1e6):
+            return BUSY
+        try:
+            if has_moved:
+                self._tables(is_keyed).pop(question.limit, None)
+            trouble = self._open(question.limit, is_keyed=is_keyed, patience_us=PATIENCE_US)
+        finally:
+            self._lock.release()
+        if trouble is not None:
+            return Away(trouble, _AGAIN_US)
+        return BUSY if has_moved else self.take(question)
+
+    def _open(self, limit: str, *, is_keyed: bool, patience_us: int) -> str | None:
+        """Open the file of a limit, unless it is open. Returns None, or why it cannot be had."""
+        tables = self._tables(is_keyed)
+        if limit in tables:
+            return None
+        max_keys = self._max_keys.get(limit, _MAX_KEYS) if is_keyed else 0
+
+        def make(place: Any, turns: Any) -> None:
+            tables[limit] = Table(place, turns, limit, max_keys, self._now_us, patience_us)
+
+        return self._files.have(f"limit {limit}", make)
+
+    def _tables(self, is_keyed: bool) -> dict[str, Table]:
+        return self._keyed if is_keyed else self._plain
+
+    def look(self) -> None:
+        """Let go of files that have been removed or replaced; they are opened anew when they are next needed."""
+        for tables in (self._plain, self._keyed):
+            for limit, table in tuple(tables.items()):
+                table.forget_pace()
+                if not table.file.is_current():
+                    tables.pop(limit, None)
+
+    def drop(self) -> None:
+        """Let go of all files."""
+        self._plain.clear()
+        self._keyed.clear()
+
+    def renew_locks(self) -> None:
+        """In a forked child: what another thread of the parent held stays held there."""
+        self._lock = threading.Lock()
+        self._owed.clear()
+        self.drop()
+
+    def status(self) -> dict[str, Any]:
+        """What an operator wants to see."""
+        limits: dict[str, Any] = {limit: {} for limit in tuple(self._plain)}
+        for limit, table in tuple(self._keyed.items()):
+            limits[limit] = {"keys": table.keys, "shared_the_overflow_bucket": table.overflowed}
+        return {
+            "kind": self.kind,
+            "workers": self.workers,
+            "trouble": self._files.trouble,
+            "locks_not_had_in_time": self.late,
+            "limits": limits,
+        }

@@ -1,0 +1,412 @@
+"""The buckets of one limit in a mapped file: each decision is made under the lock of its shard, in a few microseconds.
+
+What a process was doing when it was killed is never half believed: while it writes a record, a word of the shard says which, and whoever
+has the lock next and finds that word takes that one bucket to be empty. So nobody is let through too much, and the bucket fills again.
+
+Only a full bucket is ever forgotten, to make room for another key in one of its two sets. Where there is no room the key shares the
+overflow bucket, and a key that is new to the table never finds more in its bucket than the overflow bucket has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from resilience.layers.limiter.questions import Answer, Away, Take
+from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Bucket, Decided, Pace, brought, decide, fresh, ttl_ms
+from resilience.stores.host.layout import (
+    CAP,
+    DIGEST_WORDS,
+    MOVED,
+    OVERFLOW,
+    OVERFLOWED,
+    PACES,
+    PLAIN,
+    RECORD_WORDS,
+    RECORDS,
+    RING,
+    RING_SIZE,
+    RING_WORDS,
+    SET_WORDS,
+    SETS,
+    SHARDS,
+    STATE,
+    TABLE,
+    USED,
+    WAYS,
+    Size,
+    is_sound,
+    size_for,
+    size_of,
+)
+from resilience.stores.host.mapped import MappedFile, Words
+from resilience.stores.host.place import Place
+from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Turn, Turns
+
+KIND: Final = 1
+BUSY: Final = Away("the lock of the bucket was not to be had within 5 ms", 1_000)
+_LOOK_BACK: Final = 8
+_NO_DIGEST: Final = bytes(16)
+_TWO_WORDS: Final = struct.Struct("<qq")
+
+
+class Moved(Exception):
+    """Another file has taken over: open it and ask again."""
+
+
+class Table:
+    """The buckets of the limit called `limit`, for up to `max_keys` keys, or one for all where `max_keys` is 0.
+
+    Raises:
+        Unusable: its file can be neither opened nor made.
+    """
+
+    def __init__(
+        self, place: Place, turns: Turns, limit: str, max_keys: int, now_us: Callable[[], int], patience_us: int = PATIENCE_US
+    ) -> None:
+        wanted = size_for(max_keys)
+        digest = hashlib.blake2b(limit.encode("utf-8", "surrogatepass"), digest_size=12)
+        name = f"{'keys' if max_keys else 'limit'}.{digest.hexdigest()}"
+        number = digest.digest()[0]
+        self.file = MappedFile(place, name, wanted.words, KIND, lambda words: _fill(words, wanted), is_sound, patience_us)
+        self.words: Words = self.file.words
+        self._find = self.file.map.find
+        self._now_us = now_us
+        self.size = size_of(self.words)
+        self._turns: tuple[Turn, ...] = tuple(turns[number + shard] for shard in range(self.size.shards))
+        self._shard_words = self.size.sets * SET_WORDS
+        self._mask = self.size.shards - 1
+        self._pace: Pace | None = None
+        self._steady = False
+        self._number = 0
+        self._numbers: dict[Pace, int] = {}
+        self._paces: dict[int, Pace] = {}
+        if max_keys:
+            self.words[CAP] = wanted.cap if wanted.shards == self.size.shards else max(1, max_keys // self.size.shards)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------------
+
+    def take(self, question: Take, digest: bytes | None, now_us: int) -> Answer:
+        """Answer `question`. `digest` is that of its key, 16 bytes, or None.
+
+        Raises:
+            Moved: another file has taken over.
+        """
+        pace = question.pace
+        if pace is not self._pace and not self._go_by(pace, now_us):
+            return BUSY
+        if digest is None:
+            return self._take(PLAIN, None, 0, question, now_us) or BUSY
+        key = _Key(digest, self._mask)
+        record = self._look_up(key)
+        answer = self._take(record, key, key.shard, question, now_us)
+        if answer is None:
+            self.words[OVERFLOWED] += 1
+            answer = self._take(OVERFLOW, None, 0, question, now_us)
+        return answer or BUSY
+
+    def charge(self, digest: bytes | None, tokens: int, now_us: int) -> bool:
+        """Take away what was spent while this bucket could not be had, as if at the time. False: it still cannot be had.
+
+        No more than makes it as empty as it could be full.
+        """
+        key = None if digest is None else _Key(digest, self._mask)
+        shard = 0 if key is None else key.shard
+        turn, words = self._turns[shard], self.words
+        if not turn.take():
+            return False
+        try:
+            self._mend(shard, now_us)
+            record = PLAIN if key is None else self._look_up(key)
+            pace = self._pace_numbered(words[record + 3]) if record else None
+            if pace is not None:
+                words[record] = max(
+                    min(words[record], -pace.capacity), words[record] - tokens * UNIT
+                )  # one word: never half written
+        finally:
+            turn.give_up()
+        return True
+
+    def _take(self, record: int, key: _Key | None, shard: int, question: Take, now_us: int) -> Answer | None:
+        """Answer from a record: `brought` and `decide` written out for a pace that stands still. None: there is no room for the key.
+
+        `record` is where the bucket was when it was looked up without the lock, or 0.
+        """
+        pace, words, number = question.pace, self.words, self._number
+        numerator, denominator, capacity = pace.numerator, pace.denominator, pace.capacity
+        least, most, patience_us = question.least, question.most, question.patience_us
+        is_usual = self._steady and least > 0 and record > 0
+        needed = least * UNIT
+        slot, first, second = (0, 0, 0) if key is None else (key.slot, key.first, key.second)
+        state, turn = STATE + shard, self._turns[shard]
+        if turn.held or turn[LOCK]:
+            if not turn.wait():
+                return BUSY
+            now_us = self._now_us()
+        else:
+            turn.held = True
+            turn.is_late = False
+        # From here on there is no call on the usual way: see turns.py.
+        try:
+            if (
+                is_usual
+                and not words[state]
+                and words[record + 3] == number
+                and (not slot or (words[slot] == first and words[slot + 1] == second))
+            ):
+                at_us = words[record + 2]
+                elapsed_us = now_us - at_us
+                if elapsed_us >= 0:
+                    rest = elapsed_us % denominator * numerator + words[record + 1]
+                    units = words[record] + elapsed_us // denominator * numerator + rest // denominator
+                    rest %= denominator
+                    if units >= capacity:
+                        units, rest = capacity, 0
+                    if units >= needed:
+                        taken = most if most * UNIT <= units else units // UNIT
+                        units -= taken * UNIT
+                        words[state] = record
+                        words[record] = units
+                        words[record + 1] = rest
+                        words[record + 2] = now_us
+                        words[state] = 0
+                        return Decided(taken, 0, units, False)
+                    if needed <= capacity and units > -capacity:
+                        wait_us = -((rest - (needed - units) * denominator) // numerator)
+                        if wait_us > patience_us:
+                            return Decided(0, wait_us, units, False)
+            return self._take_slowly(record, key, shard, question, now_us)
+        finally:
+            turn.held = False
+            turn[UNLOCK]
+
+    # --- under the lock of the shard ---------------------------------------------------------------------------------------
+
+    def _take_slowly(self, record: int, key: _Key | None, shard: int, question: Take, now_us: int) -> Answer | None:
+        self._mend(shard, now_us)
+        if key is None:
+            return self._decide(record, shard, question, self._bucket(record, question, now_us), now_us)
+        record = self._look_up(key)
+        if record:
+            return self._decide(record, shard, question, self._bucket(record, question, now_us), now_us)
+        return self._take_for_the_first_time(key, question, now_us)
+
+    def _take_for_the_first_time(self, key: _Key, question: Take, now_us: int) -> Answer | None:
+        pace = question.pace
+        bucket = fresh(min(question.fresh_units, self._overflow_units(question, now_us)), pace, now_us)
+        after, decided = decide(bucket, question.least, question.most, question.patience_us)
+        if ttl_ms(after) == 0:  # it is full: there is nothing to remember
+            return decided
+        slot = self._room(key, now_us)
+        if not slot:
+            return None
+        words, state = self.words, STATE + key.shard
+        is_free = not words[slot] and not words[slot + 1]
+        record = _record_of(slot, self._set_of(slot))
+        words[state] = record
+        words[slot], words[slot + 1] = key.first, key.second
+        self._write(record, after, self._number)
+        words[USED + key.shard] += is_free
+        words[state] = 0
+        return decided
+
+    def _decide(self, record: int, shard: int, question: Take, bucket: Bucket, now_us: int) -> Decided:
+        if bucket.at_us > now_us:  # whoever wrote it has read the clock later than we did; if it is later than now, it is clamped
+            now_us = max(now_us, self._now_us())
+        bucket, decided = decide(brought(bucket, question.pace, now_us), question.least, question.most, question.patience_us)
+        number = self._number if bucket.pace is question.pace else self.words[record + 3]
+        self.words[STATE + shard] = record
+        self._write(record, bucket, number)
+        self.words[STATE + shard] = 0
+        return decided
+
+    def _bucket(self, record: int, question: Take, now_us: int) -> Bucket:
+        units, rest, at_us, number = self.words[record : record + RECORD_WORDS]
+        pace = question.pace
+        if number == 0:
+            return fresh(question.fresh_units, pace, now_us)
+        known = pace if number == self._number else self._pace_numbered(number)
+        if known is None:  # so many changes ago that nobody knows what has been issued since: nothing is
+            return Bucket(min(units, pace.capacity), 0, now_us, pace)
+        bucket = Bucket(max(units, -EXACT), min(max(rest, 0), known.denominator - 1), max(0, at_us), known)
+        is_full = bucket.at_us // 1000 + ttl_ms(bucket) <= now_us // 1000  # as every store has it, which forgets it then
+        return fresh(question.fresh_units, pace, now_us) if is_full else bucket
+
+    def _write(self, record: int, bucket: Bucket, number: int) -> None:
+        words = self.words
+        words[record], words[record + 1], words[record + 2] = bucket.units, bucket.rest, bucket.at_us
+        words[record + 3] = number
+
+    def _mend(self, shard: int, now_us: int) -> None:
+        """See whether somebody was killed while writing a bucket of this shard: that one is empty now."""
+        words, state = self.words, STATE + shard
+        record = words[state]
+        if record == MOVED:
+            raise Moved
+        if record:
+            if self._is_record(record):
+                words[record], words[record + 1], words[record + 2], words[record + 3] = 0, 0, now_us, self._number
+            words[state] = 0
+
+    # --- keys --------------------------------------------------------------------------------------------------------------
+
+    def _look_up(self, key: _Key) -> int:
+        """The record of a key, 0 where it has none. Its slot is noted in `key`."""
+        size = self.size
+        start = TABLE + key.shard * self._shard_words
+        for choice in (key.first >> 8, key.second):
+            set_at = start + choice % size.sets * SET_WORDS
+            at, end = set_at * 8, (set_at + RECORDS) * 8
+            at = self._find(key.digest, at, end)
+            while at >= 0 and at % 16:  # the end of one digest and the beginning of another
+                at = self._find(key.digest, at + 1, end)
+            if at >= 0:
+                key.slot = at // 8
+                return _record_of(key.slot, set_at)
+        key.slot = 0
+        return 0
+
+    def _room(self, key: _Key, now_us: int) -> int:
+        """A slot for a new key: a free one while the shard may keep more, else that of a full bucket; 0: there is none."""
+        start = TABLE + key.shard * self._shard_words
+        sets = [start + choice % self.size.sets * SET_WORDS for choice in (key.first >> 8, key.second)]
+        if self.words[USED + key.shard] < self.words[CAP]:
+            emptier = min(sets, key=self._occupied)
+            if (occupied := self._occupied(emptier)) < WAYS:
+                return emptier + occupied * DIGEST_WORDS
+        for set_at in sets:
+            for way in range(self._occupied(set_at)):
+                slot = set_at + way * DIGEST_WORDS
+                if self._is_full(_record_of(slot, set_at), now_us):
+                    return slot
+        return 0
+
+    def _occupied(self, set_at: int) -> int:
+        """How many slots of a set are in use. They fill from the left, and are never freed but for another key."""
+        at, end = set_at * 8, (set_at + RECORDS) * 8
+        found = self._find(_NO_DIGEST, at, end)
+        while found >= 0 and found % 16 and self._find(_NO_DIGEST, found + 1, end) >= 0:
+            found = self._find(_NO_DIGEST, found + 1, end)
+        return WAYS if found < 0 or found % 16 else (found - at) // 16
+
+    def _is_full(self, record: int, now_us: int) -> bool:
+        units, rest, at_us, number = self.words[record : record + RECORD_WORDS]
+        pace = self._pace_numbered(number)
+        if pace is None or self._pace is None:
+            return False
+        bucket = brought(Bucket(units, rest, min(at_us, now_us), pace), self._pace, now_us)
+        return bucket.units >= bucket.pace.at(bucket.pace.step_at(now_us))[1]
+
+    def _overflow_units(self, question: Take, now_us: int) -> int:
+        """What is in the overflow bucket. Read without its lock, twice alike."""
+        words = self.words
+        if not words[OVERFLOW + 3]:
+            return question.fresh_units
+        while True:
+            seen = words[OVERFLOW : OVERFLOW + RECORD_WORDS].tolist()
+            bucket = self._bucket(OVERFLOW, question, now_us)
+            if words[OVERFLOW : OVERFLOW + RECORD_WORDS].tolist() == seen:
+                return brought(bucket, question.pace, max(now_us, bucket.at_us)).units
+
+    def _set_of(self, slot: int) -> int:
+        return slot - (slot - TABLE) % SET_WORDS
+
+    def _is_record(self, record: int) -> bool:
+        if record in (PLAIN, OVERFLOW):
+            return True
+        within = (record - TABLE) % SET_WORDS - RECORDS
+        return TABLE <= record < len(self.words) and within >= 0 and within % RECORD_WORDS == 0
+
+    # --- paces -------------------------------------------------------------------------------------------------------------
+
+    def forget_pace(self) -> None:
+        """Look up again what number the present pace has: it may have been so long ago that another has it."""
+        self._pace = None
+        self._numbers.clear()
+
+    def _go_by(self, pace: Pace, now_us: int) -> bool:
+        """Make `pace` the present one. False: the lock was not to be had."""
+        number = self._numbers.get(pace)
+        if number is None:
+            turn = self._turns[0]
+            if not turn.take():
+                return False
+            try:
+                self._mend(0, now_us)
+                number = self._noted(pace)
+            finally:
+                turn.give_up()
+            if len(self._numbers) >= RING_SIZE:
+                self._numbers.clear()
+            self._numbers[pace] = number
+        self._pace, self._number, self._steady = pace, number, pace.steps == 0
+        return True
+
+    def _noted(self, pace: Pace) -> int:
+        """The number of a pace in the file; it is written there if it is new. Under the first lock of the limit."""
+        words = self.words
+        count = words[PACES]
+        for number in range(count, max(0, count - _LOOK_BACK), -1):
+            if self._pace_numbered(number) == pace:
+                return number
+        at = RING + (count + 1) % RING_SIZE * RING_WORDS
+        for place, value in enumerate(pace):
+            words[at + place] = value
+        words[PACES] = count + 1
+        return count + 1
+
+    def _pace_numbered(self, number: int) -> Pace | None:
+        """The pace that has a number; None: it was too long ago."""
+        known = self._paces.get(number)
+        if known is not None:
+            return known
+        words = self.words
+        if not max(0, words[PACES] - RING_SIZE) < number <= words[PACES]:
+            return None
+        at = RING + number % RING_SIZE * RING_WORDS
+        pace = Pace(*words[at : at + len(Pace._fields)])
+        if number <= words[PACES] - RING_SIZE or pace.denominator <= 0 or pace.numerator <= 0:
+            return None
+        if len(self._paces) >= RING_SIZE:
+            self._paces.clear()
+        self._paces[number] = pace
+        return pace
+
+    # --- more room ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> int:
+        """How many keys it keeps, the forgotten ones that nobody has taken the place of included."""
+        return sum(self.words[USED : USED + self.size.shards])
+
+    @property
+    def overflowed(self) -> int:
+        """How many calls have shared the overflow bucket."""
+        return self.words[OVERFLOWED]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+
+class _Key:
+    """A key as the table knows it."""
+
+    __slots__ = ("digest", "first", "second", "shard", "slot")
+
+    def __init__(self, digest: bytes, mask: int) -> None:
+        self.digest = digest
+        self.first, self.second = _TWO_WORDS.unpack(digest)
+        self.shard = self.first & mask
+        self.slot = 0
+
+
+def _record_of(slot: int, set_at: int) -> int:
+    """Where the bucket of a slot is."""
+    return set_at + RECORDS + (slot - set_at) // DIGEST_WORDS * RECORD_WORDS
+
+
+def _fill(words: Words, size: Size) -> None:
+    words[CAP], words[SHARDS], words[SETS] = size
