@@ -119,6 +119,8 @@ class SharedRateLimiter(RateLimiter):
         wait_us, due = state.share.reserve(question.key, cost, call.now_us, question.patience_us)
         if wait_us > question.patience_us:
             return self._refuse_by_share(call, question, wait_us, settings)
+        if cost:
+            state.buckets.owe(question, cost)
         with state.lock:
             state.queued += wait_us > 0
             state.admitted += wait_us == 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from hashlib import blake2b
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from resilience.clock import Clock
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.stores.host.files import Files
 from resilience.stores.host.table import BUSY, Moved, Table
+from resilience.stores.host.trouble import Unusable
 from resilience.stores.host.turns import PATIENCE_US
 
+log = logging.getLogger("resilience")
 _MAX_KEYS: Final = 100_000
 """Of a limit that has not said how many it wants."""
 _PREPARES_US: Final = 1_000_000
@@ -23,9 +26,9 @@ _AGAIN_US: Final = 100_000
 class HostBuckets:
     """Buckets in mapped files, one a limit, opened when a limit first asks."""
 
-    kind: ClassVar[str] = "host"
-    needs_io: ClassVar[bool] = False
-    offset_us: ClassVar[int] = 0
+    kind = "host"
+    needs_io = False
+    offset_us = 0
 
     def __init__(self, files: Files, clock: Clock) -> None:
         self._files = files
@@ -99,7 +102,27 @@ class HostBuckets:
         if max_keys is not None:
             self._max_keys[limit] = max_keys
         with self._lock:
-            self._open(limit, is_keyed=max_keys is not None, patience_us=_PREPARES_US)
+            trouble = self._open(limit, is_keyed=max_keys is not None, patience_us=_PREPARES_US)
+            if trouble is None and max_keys is not None:
+                trouble = self._make_room(limit, max_keys)
+        if trouble is not None:
+            log.warning("%s goes by its local share for now: %s", limit, trouble)
+
+    def _make_room(self, limit: str, max_keys: int) -> str | None:
+        """See that the table of a limit keeps so many keys. Returns None, or why it does not."""
+        table = self._keyed[limit]
+        if not table.is_short_of(max_keys):
+            table.keep(max_keys)
+            return None
+        try:
+            table.move(max_keys)
+        except Unusable as error:
+            return f"it keeps fewer keys than {max_keys:,}: {error}"
+        del self._keyed[limit]
+        trouble = self._open(limit, is_keyed=True, patience_us=_PREPARES_US)
+        if trouble is None:
+            self._keyed[limit].keep(max_keys)
+        return trouble
 
     def _open_and_take(self, question: Take, now_us: int, *, has_moved: bool) -> Answer:
         is_keyed = question.key is not None

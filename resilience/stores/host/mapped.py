@@ -24,7 +24,7 @@ _MAGIC: Final = int.from_bytes(b"RESILHST", "little")
 _GUARD: Final = "guard"
 _PAUSE_S: Final = 0.001
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-Words = memoryview
+Words = memoryview  # of signed 64-bit words
 
 
 def boot_id() -> int:

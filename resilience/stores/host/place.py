@@ -26,20 +26,6 @@ def bases() -> list[str]:
     return [*([runtime] if Path(runtime).is_absolute() else []), "/dev/shm", tempfile.gettempdir()]  # checked below
 
 
-def name_after(path: str | os.PathLike[str]) -> str:
-    """What the processes of a service call their store, and no other service does: after their configuration file.
-
-    Made of the file's path, with links followed in its folder only (a Kubernetes volume changes where the file itself leads with each
-    change), and of which folder that is (containers that share /dev/shm have different ones at the same path).
-    """
-    folder = Path(os.path.realpath(Path(path).absolute().parent))
-    try:
-        found = folder.stat()
-    except OSError:
-        return f"{folder}/{Path(path).name}"
-    return f"{folder}/{Path(path).name} {found.st_dev} {found.st_ino}"
-
-
 def _folder_name(name: str) -> str:
     """The folder for a name. Instants of two time namespaces cannot be compared, so they have different ones."""
     try:
@@ -54,7 +40,7 @@ class Place:
     """An open folder. Files in it are reached by its descriptor, so that nobody can put another folder in its way.
 
     Args:
-        name: what the processes that share it call it, see `name_after`.
+        name: what the processes that share it call it, see `after_file`.
         within: folders to try, best first; default `bases()`.
 
     Raises:

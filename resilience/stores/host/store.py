@@ -9,7 +9,7 @@ import threading
 import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from resilience.clock import US_PER_S, Clock
 from resilience.fleet_health import FleetHealthSignal
@@ -36,7 +36,7 @@ class HostStore:
         beats: whether a daemon thread beats; without it, call `beat`.
     """
 
-    kind: ClassVar[str] = "host"
+    kind = "host"
 
     def __init__(self, settings: HostStoreSettings, clock: Clock, *, beats: bool = True) -> None:
         self.settings = settings

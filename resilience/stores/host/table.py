@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Bucket, Decided, Pace, brought, decide, fresh, ttl_ms
+from resilience.stores.host.growth import carry_over, give_up_all, is_large_enough, leave_behind, take_all
 from resilience.stores.host.layout import (
     CAP,
     DIGEST_WORDS,
@@ -66,11 +68,13 @@ class Table:
     def __init__(
         self, place: Place, turns: Turns, limit: str, max_keys: int, now_us: Callable[[], int], patience_us: int = PATIENCE_US
     ) -> None:
-        wanted = size_for(max_keys)
+        self._place = place
+        self._patience_us = patience_us
         digest = hashlib.blake2b(limit.encode("utf-8", "surrogatepass"), digest_size=12)
-        name = f"{'keys' if max_keys else 'limit'}.{digest.hexdigest()}"
+        self._name = f"{'keys' if max_keys else 'limit'}.{digest.hexdigest()}"
         number = digest.digest()[0]
-        self.file = MappedFile(place, name, wanted.words, KIND, lambda words: _fill(words, wanted), is_sound, patience_us)
+        wanted = size_for(max_keys)
+        self.file = self._file(wanted, lambda words: _fill(words, wanted), is_sound)
         self.words: Words = self.file.words
         self._find = self.file.map.find
         self._now_us = now_us
@@ -83,8 +87,9 @@ class Table:
         self._number = 0
         self._numbers: dict[Pace, int] = {}
         self._paces: dict[int, Pace] = {}
-        if max_keys:
-            self.words[CAP] = wanted.cap if wanted.shards == self.size.shards else max(1, max_keys // self.size.shards)
+
+    def _file(self, size: Size, fill: Callable[[Words], None], fits: Callable[[Words], bool]) -> MappedFile:
+        return MappedFile(self._place, self._name, size.words, KIND, fill, fits, self._patience_us)
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
@@ -247,7 +252,8 @@ class Table:
             raise Moved
         if record:
             if self._is_record(record):
-                words[record], words[record + 1], words[record + 2], words[record + 3] = 0, 0, now_us, self._number
+                words[record], words[record + 1], words[record + 2] = 0, 0, now_us
+                words[record + 3] = self._number or words[PACES]
             words[state] = 0
 
     # --- keys --------------------------------------------------------------------------------------------------------------
@@ -376,6 +382,31 @@ class Table:
 
     # --- more room ---------------------------------------------------------------------------------------------------------
 
+    def keep(self, max_keys: int) -> None:
+        """Keep at most so many keys from now on, as far as there is room for them. What is there beyond goes as it becomes full."""
+        size = self.size
+        self.words[CAP] = max(1, min(max_keys // size.shards, size.sets * WAYS))
+
+    def is_short_of(self, max_keys: int) -> bool:
+        """Whether so many keys need a larger file."""
+        return not is_large_enough(self.words, size_for(max_keys))
+
+    def move(self, max_keys: int) -> None:
+        """Move into a file with room for so many keys. This table is of no more use then.
+
+        Raises:
+            Unusable: there is no room for the new file, or a lock was not to be had within a second.
+        """
+        wanted, old = size_for(max_keys), self.words
+        taken = take_all(self._turns)
+        try:
+            if old[STATE] != MOVED:
+                fill, fits = partial(carry_over, old, size=wanted), partial(is_large_enough, wanted=wanted)
+                self._file(wanted, lambda words: fill(words), lambda words: is_sound(words) and fits(words)).close()
+                leave_behind(old)
+        finally:
+            give_up_all(taken)
+
     @property
     def keys(self) -> int:
         """How many keys it keeps, the forgotten ones that nobody has taken the place of included."""
@@ -398,6 +429,8 @@ class _Key:
 
     def __init__(self, digest: bytes, mask: int) -> None:
         self.digest = digest
+        self.first: int
+        self.second: int
         self.first, self.second = _TWO_WORDS.unpack(digest)
         self.shard = self.first & mask
         self.slot = 0
