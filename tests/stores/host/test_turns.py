@@ -1,0 +1,141 @@
+"""Locks that are never waited for longer than 5 ms, that die with who has them, and that a fork does not share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from resilience.layers.limiter.questions import Take
+from resilience.layers.limiter.shared_bucket import Decided, pace_of
+from resilience.stores.host import HostStore, turns
+from resilience.stores.host.place import Place
+from resilience.stores.host.table import BUSY
+from resilience.stores.host.turns import PATIENCE_US, Turns
+from resilience.testing import ManualClock
+from tests.stores.host.conftest import MakeStore
+
+ROOT: Final = Path(__file__).parents[3]
+PACE: Final = pace_of(Fraction(1), 100, 0)
+HOLDS: Final = """
+import sys
+from resilience.stores.host.place import Place
+from resilience.stores.host.turns import COUNT, Turns
+turns = Turns(Place("test", [sys.argv[1]]))
+assert all(turns[number].take() for number in range(COUNT))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def question(key: str | None = None) -> Take:
+    return Take("limit", key, PACE, PACE.capacity, 1)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The clock by which locks are waited for."""
+    clock = ManualClock()
+    monkeypatch.setattr(turns, "SYSTEM_CLOCK", clock)
+    return clock
+
+
+@pytest.mark.parametrize("key", [None, "somebody"])
+def test_nobody_waits_longer_than_5_ms_for_a_process_that_is_stopped(
+    store: HostStore, folder: Path, waits: ManualClock, key: str | None
+) -> None:
+    assert isinstance(store.buckets.take(question(key)), Decided)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        before_us = waits.now_us()
+        assert store.buckets.take(question(key)) is BUSY
+        assert waits.now_us() - before_us == PATIENCE_US
+        for _ in range(10):
+            assert store.buckets.take(question(key)) is BUSY
+        assert waits.now_us() - before_us == PATIENCE_US, "once waited for in vain, it is only tried"
+        assert store.buckets.status()["locks_not_had_in_time"] == 11
+        holder.kill()
+    assert isinstance(store.buckets.take(question(key)), Decided), "the kernel takes a lock back from whoever dies"
+
+
+def test_a_lock_that_was_had_again_is_waited_for_again(folder: Path, waits: ManualClock) -> None:
+    place = Place("test", [str(folder)])
+    mine, other = Turns(place)[3], Turns(place)[3]
+    assert other.take()
+    assert not mine.take()
+    assert mine.is_late
+    other.give_up()
+    assert mine.take()
+    mine.give_up()
+    assert other.take()
+    slept = len(waits.slept_s)
+    assert not mine.take()
+    assert len(waits.slept_s) > slept
+
+
+def test_threads_of_one_process_keep_apart(store: HostStore) -> None:
+    """For the kernel they are one: 8 threads take from one bucket, and nothing is lost or given twice."""
+    assert isinstance(store.buckets.take(question()), Decided)
+    taken: list[int] = []
+
+    def work() -> None:
+        answers = [store.buckets.take(question()) for _ in range(50)]
+        taken.append(sum(answer.taken for answer in answers if isinstance(answer, Decided)))
+
+    before_s, switch_s = sys.getswitchinterval(), 1e-6
+    sys.setswitchinterval(switch_s)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before_s)
+    assert sum(taken) == 99
+
+
+def in_child(work: object) -> int:
+    """The exit status of a forked child that does `work`: 0 where it returned true."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if callable(work) and work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_share_the_locks_of_its_parent(make_store: MakeStore, waits: ManualClock) -> None:
+    store = make_store()
+    assert isinstance(store.buckets.take(question()), Decided)
+    turn = store.buckets._plain["limit"]._turns[0]
+    assert turn.take()
+    assert in_child(lambda: store.buckets.take(question()) is BUSY) == 0, "it is the parent's"
+    turn.give_up()
+    assert in_child(lambda: isinstance(store.buckets.take(question()), Decided)) == 0
+    answer = store.buckets.take(question())
+    assert isinstance(answer, Decided)
+    assert answer.units == 97 * 1_000_000, "parent and child take from one bucket"
+
+
+def test_a_lock_is_right_without_ctypes_too(folder: Path, monkeypatch: pytest.MonkeyPatch, waits: ManualClock) -> None:
+    monkeypatch.setattr(turns, "_FLOCK", turns._flock)
+    place = Place("test", [str(folder)])
+    one, other = Turns(place)[0], Turns(place)[0]
+    assert one.take()
+    assert not other.take()
+    one.give_up()
+    assert other.take()
