@@ -77,7 +77,7 @@ class Mapped:
     """A mapped file; how a shard is locked is what the engines below differ in."""
 
     def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, "table")
+        self.path = f"{folder}/table"
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self.fd, KEYS * 16)
         self.map = mmap.mmap(self.fd, KEYS * 16)

@@ -72,8 +72,8 @@ PROCESS = ProcessStoreSettings()
 def after_file(path: str | os.PathLike[str]) -> str:
     """What the processes of a service call their store, and no other service does: after their configuration file.
 
-    Made of the file's path, with links followed in its folder only (a Kubernetes volume changes where the file itself leads with each
-    change), and of which folder that is (containers that share /dev/shm have different ones at the same path).
+    Made of the file's path, with links followed in its folder only (a Kubernetes volume changes where the file itself leads with
+    each change), and of which folder that is (containers that share /dev/shm have different ones at the same path).
     """
     folder = Path(os.path.realpath(Path(path).absolute().parent))
     try:

@@ -1,7 +1,7 @@
 """The health board of the host: of each signal the state and the marks of its processes, and which processes there are.
 
-What a board decides is `fleet_health.renewed`, as in every store. Here it is kept in a mapped file, twice: a new state is written where
-the old one is not, and one word then says that it counts, so that a process that is killed leaves the old one or the new.
+What a board decides is `fleet_health.renewed`, as in every store. Here it is kept in a mapped file, twice: a new state is written
+where the old one is not, and one word then says that it counts, so that a process that is killed leaves the old one or the new.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ class SignalBoard:
     def __init__(self, place: Place, turns: Turns, signal: str) -> None:
         digest = hashlib.blake2b(signal.encode("utf-8", "surrogatepass"), digest_size=12)
         self._turn = turns[digest.digest()[0]]
-        self.file = MappedFile(
-            place, f"health.{digest.hexdigest()}", _COPIES + 2 * _COPY_WORDS, _BOARD, lambda words: _write_first(words), _is_sound
-        )
+        self.file = MappedFile(place, f"health.{digest.hexdigest()}", _COPIES + 2 * _COPY_WORDS, _BOARD, _write_first, _is_sound)
 
     def renew(self, process: int, mark: Mark, now_us: int) -> FleetState | None:
         """Tell it what a process has to tell. Returns what it says then; None: its lock was not to be had."""

@@ -1,7 +1,7 @@
 """A table that is to keep more keys than its file has room for moves into a new file, with all that is in its buckets.
 
-Meanwhile all its locks are held, so limits go by their local share: about two seconds for a million keys. A process that is killed in
-the middle leaves the old file as it was.
+Meanwhile all its locks are held, so the limit goes by its local share: a few seconds for a million keys. A process that is killed
+in the middle leaves the old file as it was.
 """
 
 from __future__ import annotations

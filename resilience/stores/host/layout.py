@@ -8,8 +8,8 @@
    64    the last 64 paces, each with its numbers
  1024    the sets, shard by shard
 
-A set holds up to 16 keys: first their digests, then their records. A key may be in one of two sets of its shard, so that all get about
-equally full. A record is a bucket: units, rest, the instant, and the number of its pace; number 0 is no bucket yet.
+A set holds up to 16 keys: first their digests, then their records. A key may be in one of two sets of its shard, so that all get
+about equally full. A record is a bucket: units, rest, the instant, and the number of its pace; number 0 is no bucket yet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A file of fixed size that several processes have mapped. Every byte of it has its place before it is mapped.
 
 A write to a page of a mapped file for which there is no room left on the disk kills the process (SIGBUS), and nothing can catch it.
-So the room is taken when the file is made, under another name, and a file that could not have it whole never gets its own name. Nobody
-ever makes one shorter: one that must change is made anew, and takes over the name.
+So the room is taken when the file is made, under another name, and a file that could not have it whole never gets its own name.
+Nobody ever makes one shorter: one that must change is made anew, and takes over the name.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Final
 
 from resilience.stores.host.trouble import Unusable
@@ -21,9 +21,9 @@ _OPEN_FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0)
 
 
 def bases() -> list[str]:
-    """Where the folder may be, best first. Memory before disks: a page that is being written back to a disk can make a call wait."""
+    """Where the folder may be, best first. Memory before disks: a page that is being written to a disk can make a call wait."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return [*([runtime] if Path(runtime).is_absolute() else []), "/dev/shm", tempfile.gettempdir()]  # checked below
+    return [*([runtime] if Path(runtime).is_absolute() else []), "/dev/shm", gettempdir()]  # checked below
 
 
 def _folder_name(name: str) -> str:
@@ -62,7 +62,7 @@ class Place:
     def is_there(self) -> bool:
         """Whether its path still leads to it. A cleaner of temporary files may have removed it."""
         try:
-            return os.stat(self.path, follow_symlinks=False).st_ino == self.inode
+            return Path(self.path).lstat().st_ino == self.inode
         except OSError:
             return False
 

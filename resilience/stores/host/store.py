@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
-import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from resilience.clock import US_PER_S, Clock
+from resilience.events import StoreChanged, emit
 from resilience.fleet_health import FleetHealthSignal
+from resilience.registry import enrol
 from resilience.stores.host.board import Processes, SignalBoard
 from resilience.stores.host.buckets import HostBuckets
 from resilience.stores.host.files import Files
@@ -23,6 +23,7 @@ THREAD_NAME: Final = "resilience-host"
 BEAT_S: Final = 0.4
 """How often marks are renewed, the board is read and files are looked after."""
 _AWAY_US: Final = 2 * US_PER_S
+_QUIET_US: Final = 5 * US_PER_S
 _MOST_TELLS: Final = 8
 _WAIT_S: Final = 5.0
 
@@ -47,7 +48,9 @@ class HostStore:
         self._start_over()
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
         self._is_closed = False
-        _stores.add(self)
+        self._late_told = 0
+        self._trouble_us: int | None = None
+        enrol(self)
 
     def _start_over(self) -> None:
         """What a process has for itself alone, and a forked child must not share with its parent."""
@@ -64,7 +67,8 @@ class HostStore:
     def join(self, signal: FleetHealthSignal) -> None:
         """Carry the marks of a signal to the board and the board's state to it, from now on."""
         with self._lock:
-            self._signals = (*self._signals, signal)
+            if signal not in self._signals:
+                self._signals = (*self._signals, signal)
         self._exchange(signal, self._clock.now_us())
         self.start()
 
@@ -90,6 +94,19 @@ class HostStore:
         self._count_processes(now_us)
         for signal in self._signals:
             self._exchange(signal, now_us)
+        self._tell(now_us)
+
+    def _tell(self, now_us: int) -> None:
+        """Tell once that something is wrong, and once that nothing has been for a while."""
+        late, self._late_told = self.buckets.late - self._late_told, self.buckets.late
+        trouble = self._files.trouble or (f"{late} decisions had no lock within 5 ms" if late else None)
+        if trouble is not None:
+            if self._trouble_us is None:
+                emit([StoreChanged(self.kind, False, trouble)])
+            self._trouble_us = now_us
+        elif self._trouble_us is not None and now_us - self._trouble_us >= _QUIET_US:
+            self._trouble_us = None
+            emit([StoreChanged(self.kind, True, "it serves again")])
 
     def _count_processes(self, now_us: int) -> None:
         processes = self._processes
@@ -180,27 +197,17 @@ class HostStore:
         self._processes = None
         self._boards.clear()
 
-    def renew(self) -> None:
+    def renew_locks(self) -> None:
         """In a forked child: open everything anew, since locks on what was inherited would be the parent's as well."""
-        had_thread = self._thread is not None
         self._start_over()
         self._files.drop()
         self.buckets.renew_locks()
-        if had_thread:
+
+    def resume(self) -> None:
+        """In a forked child, after that: go on as a process of its own."""
+        if self._signals:
             self.start()
 
     def status(self) -> dict[str, Any]:
         """What an operator wants to see."""
         return {"kind": self.kind, "folder": self._files.path, "workers": self.buckets.workers, "trouble": self._files.trouble}
-
-
-_stores: weakref.WeakSet[HostStore] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for store in list(_stores):
-        store.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)

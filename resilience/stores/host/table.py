@@ -1,7 +1,8 @@
 """The buckets of one limit in a mapped file: each decision is made under the lock of its shard, in a few microseconds.
 
-What a process was doing when it was killed is never half believed: while it writes a record, a word of the shard says which, and whoever
-has the lock next and finds that word takes that one bucket to be empty. So nobody is let through too much, and the bucket fills again.
+What a process was doing when it was killed is never half believed: while it writes a record, a word of the shard says which, and
+whoever has the lock next and finds that word takes that one bucket to be empty. So nobody is let through too much, and it fills
+again.
 
 Only a full bucket is ever forgotten, to make room for another key in one of its two sets. Where there is no room the key shares the
 overflow bucket, and a key that is new to the table never finds more in its bucket than the overflow bucket has.
@@ -74,7 +75,7 @@ class Table:
         self._name = f"{'keys' if max_keys else 'limit'}.{digest.hexdigest()}"
         number = digest.digest()[0]
         wanted = size_for(max_keys)
-        self.file = self._file(wanted, lambda words: _fill(words, wanted), is_sound)
+        self.file = self._file(wanted, partial(_fill, size=wanted), is_sound)
         self.words: Words = self.file.words
         self._find = self.file.map.find
         self._now_us = now_us
@@ -135,7 +136,7 @@ class Table:
         return True
 
     def _take(self, record: int, key: _Key | None, shard: int, question: Take, now_us: int) -> Answer | None:
-        """Answer from a record: `brought` and `decide` written out for a pace that stands still. None: there is no room for the key.
+        """Answer from a record: `brought` and `decide` written out for a steady pace. None: there is no room for the key.
 
         `record` is where the bucket was when it was looked up without the lock, or 0.
         """
@@ -236,8 +237,8 @@ class Table:
         if known is None:  # so many changes ago that nobody knows what has been issued since: nothing is
             return Bucket(min(units, pace.capacity), 0, now_us, pace)
         bucket = Bucket(max(units, -EXACT), min(max(rest, 0), known.denominator - 1), max(0, at_us), known)
-        is_full = bucket.at_us // 1000 + ttl_ms(bucket) <= now_us // 1000  # as every store has it, which forgets it then
-        return fresh(question.fresh_units, pace, now_us) if is_full else bucket
+        was_full = ttl_ms(bucket) == 0  # every store forgets it then
+        return fresh(question.fresh_units, pace, now_us) if was_full else bucket
 
     def _write(self, record: int, bucket: Bucket, number: int) -> None:
         words = self.words
@@ -402,7 +403,7 @@ class Table:
         try:
             if old[STATE] != MOVED:
                 fill, fits = partial(carry_over, old, size=wanted), partial(is_large_enough, wanted=wanted)
-                self._file(wanted, lambda words: fill(words), lambda words: is_sound(words) and fits(words)).close()
+                self._file(wanted, fill, lambda words: is_sound(words) and fits(words)).close()
                 leave_behind(old)
         finally:
             give_up_all(taken)

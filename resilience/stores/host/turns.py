@@ -1,9 +1,9 @@
 """Whose turn it is: locks between processes that the kernel takes back from whoever dies, and that nobody waits for long.
 
-Two things make them quick and short. They are asked for without letting go of the GIL: a thread that has the lock must not wait for
-the GIL, or every process would wait with it. And between locking and unlocking on the usual way there is no call: CPython changes threads
-at calls and at jumps back only, so the lock is held for as long as the arithmetic takes. That is why locking is written as a
-subscript: `turn[LOCK]` is 0 when it is ours. `benchmarks/host_engines.py` has the figures.
+Two things make them quick and short. They are asked for without letting go of the GIL: a thread that has the lock must not wait
+for the GIL, or every process would wait with it. And between locking and unlocking on the usual way there is no call: CPython
+changes threads at calls and at jumps back only, so the lock is held for as long as the arithmetic takes. That is why locking is
+written as a subscript: `turn[LOCK]` is 0 when it is ours. `benchmarks/host_engines.py` has the figures.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_only_this_user_can_enter(store: HostStore, folder: Path) -> None:
 
 def test_memory_comes_before_disks(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
-    monkeypatch.setattr(place.tempfile, "gettempdir", lambda: str(folder / "tmp"))
+    monkeypatch.setattr(place, "gettempdir", lambda: str(folder / "tmp"))
     assert bases() == [str(folder / "run"), "/dev/shm", str(folder / "tmp")]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "no/absolute/path")
     assert bases() == ["/dev/shm", str(folder / "tmp")]
@@ -93,7 +93,7 @@ def test_a_folder_that_others_can_enter_is_not_used(folder: Path) -> None:
 def test_a_link_in_place_of_the_folder_is_not_followed(folder: Path) -> None:
     (folder / "elsewhere").mkdir(0o700)
     (folder / f"resilience-{os.geteuid()}").symlink_to(folder / "elsewhere")
-    with pytest.raises(Unusable, match="Not a directory|Too many levels"):
+    with pytest.raises(Unusable, match=r"Not a directory|Too many levels"):
         Place("name", [str(folder)])
     assert not list((folder / "elsewhere").iterdir())
 
@@ -126,7 +126,9 @@ def test_the_same_path_in_another_container_is_another_service(folder: Path) -> 
     assert name != after_file(folder / "a" / "resilience.yaml")
 
 
-@pytest.mark.parametrize("damage", ["link", "pipe", "folder of others", "empty", "garbage", "short", "old version", "old boot", "long"])
+@pytest.mark.parametrize(
+    "damage", ["link", "pipe", "folder of others", "empty", "garbage", "short", "old version", "old boot", "long"]
+)
 def test_what_is_not_as_it_should_be_is_replaced(
     make_store: MakeStore, folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:

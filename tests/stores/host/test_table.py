@@ -132,7 +132,9 @@ def test_what_was_spent_elsewhere_is_charged_as_if_at_the_time(store: HostStore,
     store.buckets.owe(Take("limit", None, pace, pace.capacity, 4), 4)
     assert ask(store, None, 0, pace) == Decided(0, 0, 6 * UNIT, False)
     store.buckets.owe(Take("limit", None, pace, pace.capacity, 1_000), 1_000)
-    assert ask(store, None, 0, pace) == Decided(0, 1_000_000, -10 * UNIT, False), "no more than makes it as empty as it could be full"
+    assert ask(store, None, 0, pace) == Decided(0, 1_000_000, -10 * UNIT, False), (
+        "no more than makes it as empty as it could be full"
+    )
     store.buckets.owe(Take("limit", "nobody", pace, pace.capacity, 5), 5)
     assert admitted(store, "nobody", 10, pace), "one that was forgotten is full"
 
