@@ -1,7 +1,7 @@
 """How the buckets of one limit lie in their file: 64-bit words, of which each limit has these.
 
     0    what the file is (`mapped.py`)
-    8    keys a shard may keep, shards, sets in a shard, paces noted so far, calls that shared the overflow bucket
+    8    keys it may keep, shards, sets in a shard, paces noted so far, calls that shared the overflow bucket
    16    the bucket of a limit without keys; the overflow bucket
    24    of each shard the record that is being written, else 0
    40    of each shard how many keys it keeps
@@ -67,8 +67,7 @@ def size_for(max_keys: int) -> Size:
     shards = 1
     while shards < MOST_SHARDS and shards * _KEYS_A_SHARD < max_keys:
         shards *= 2
-    cap = max(1, max_keys // shards)
-    return Size(cap, shards, -(-cap // _KEYS_A_SET))
+    return Size(max_keys, shards, -(-max_keys // (shards * _KEYS_A_SET)))
 
 
 def size_of(words: Words) -> Size:

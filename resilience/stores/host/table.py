@@ -279,7 +279,8 @@ class Table:
         """A slot for a new key: a free one while the shard may keep more, else that of a full bucket; 0: there is none."""
         start = TABLE + key.shard * self._shard_words
         sets = [start + choice % self.size.sets * SET_WORDS for choice in (key.first >> 8, key.second)]
-        if self.words[USED + key.shard] < self.words[CAP]:
+        # Other shards may be about to get one more each: with several, the bound is not reached quite.
+        if self.keys < max(1, self.words[CAP] - self._mask):
             emptier = min(sets, key=self._occupied)
             if (occupied := self._occupied(emptier)) < WAYS:
                 return emptier + occupied * DIGEST_WORDS
@@ -386,7 +387,7 @@ class Table:
     def keep(self, max_keys: int) -> None:
         """Keep at most so many keys from now on, as far as there is room for them. What is there beyond goes as it becomes full."""
         size = self.size
-        self.words[CAP] = max(1, min(max_keys // size.shards, size.sets * WAYS))
+        self.words[CAP] = min(max_keys, size.shards * size.sets * WAYS)
 
     def is_short_of(self, max_keys: int) -> bool:
         """Whether so many keys need a larger file."""
