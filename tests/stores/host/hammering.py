@@ -1,6 +1,6 @@
-"""Processes that take from one store as fast as they can and are killed at any instant: `python -m tests.stores.host.hammering FOLDER S SEED`.
+"""Processes that take from one store as fast as they can and are killed at any instant.
 
-Prints what was admitted in all, over which time, and how many were killed.
+`python -m tests.stores.host.hammering FOLDER SECONDS SEED` prints what was admitted in all, over which time, how many were killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One process of a service, told what to do line by line: `python -m tests.stores.host.member FILE`. Answers each line with one of JSON."""
+"""One process of a service that is told what to do line by line, and answers each line with one of JSON.
+
+`python -m tests.stores.host.member FILE` goes by that configuration.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +57,10 @@ def tell(toolkit: Toolkit) -> dict[str, Any]:
 
 def main(path: str) -> None:
     toolkit = resilience.load(path)
+    orders = {"fail": fail, "succeed": succeed}
     for line in sys.stdin:
-        {"fail": fail, "succeed": succeed, "tell": lambda toolkit: None}[line.strip()](toolkit)
+        if line.strip() in orders:
+            orders[line.strip()](toolkit)
         print(json.dumps(tell(toolkit)), flush=True)
     toolkit.close()
 

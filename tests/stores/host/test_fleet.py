@@ -1,4 +1,4 @@
-"""Four processes of one service, and what a breaker that opens in one of them does to the limits of all. Real processes, real time."""
+"""Four processes of one service, and what a breaker that opens in one does to the limits of all. Real processes, real time."""
 
 from __future__ import annotations
 
