@@ -12,7 +12,7 @@ from typing import Final
 from resilience.fleet_health import LAPSES_US, RESTORED, Board, FleetState, Mark, renewed
 from resilience.stores.host.mapped import HEAD_WORDS, MappedFile
 from resilience.stores.host.place import Place
-from resilience.stores.host.turns import Turns
+from resilience.stores.host.turns import Taken, Turns
 
 _BOARD: Final = 2
 _PROCESSES: Final = 3
@@ -39,16 +39,14 @@ class SignalBoard:
 
     def renew(self, process: int, mark: Mark, now_us: int) -> FleetState | None:
         """Tell it what a process has to tell. Returns what it says then; None: its lock was not to be had."""
-        if not self._turn.take():
-            return None
-        try:
+        with Taken(self._turn) as is_ours:
+            if not is_ours:
+                return None
             board = self._read()
             after = renewed(board, format(process, "x"), mark, now_us)
             if after != board:
                 self._write(after)
             return after.state
-        finally:
-            self._turn.give_up()
 
     def _read(self) -> Board:
         words = self.file.words
@@ -86,14 +84,17 @@ class Processes:
         self.file = MappedFile(place, "processes", _COPIES + 2 * _MOST_PROCESSES, _PROCESSES, lambda words: None)
         self._at = 0
 
-    def renew(self, process: int, now_us: int) -> int:
-        """Say that a process is there. Returns how many are; with more than there are places for, the rest is not counted."""
+    def count(self, now_us: int) -> int:
+        """How many there are; with more than there are places for, the rest is not counted."""
+        return sum(now_us - LAPSES_US < seen_us for number, seen_us in _pairs(self.file.words[_COPIES:].tolist()) if number)
+
+    def renew(self, process: int, now_us: int) -> None:
+        """Say that a process is there."""
         words = self.file.words
         if not self._at or words[self._at] != process:
             self._at = self._find_place(process, now_us)
         if self._at:
             words[self._at + 1] = now_us
-        return max(1, sum(now_us - LAPSES_US < seen_us for number, seen_us in _pairs(words[_COPIES:].tolist()) if number))
 
     def leave(self, process: int) -> None:
         """It is there no more."""
@@ -103,17 +104,13 @@ class Processes:
 
     def _find_place(self, process: int, now_us: int) -> int:
         words = self.file.words
-        if not self._turn.take():
-            return 0
-        try:
-            for at in range(_COPIES, len(words), 2):
+        with Taken(self._turn) as is_ours:
+            for at in range(_COPIES, len(words), 2) if is_ours else ():
                 if not words[at] or not now_us - LAPSES_US < words[at + 1] <= now_us + LAPSES_US:
                     words[at + 1] = now_us
                     words[at] = process
                     return at
-            return 0
-        finally:
-            self._turn.give_up()
+        return 0
 
 
 def _pairs(listed: list[int]) -> zip[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -30,8 +31,9 @@ class HostBuckets:
     needs_io = False
     offset_us = 0
 
-    def __init__(self, files: Files, clock: Clock) -> None:
+    def __init__(self, files: Files, clock: Clock, use: Callable[[], None]) -> None:
         self._files = files
+        self._use = use
         self._clock = clock
         self._now_us = clock.now_us
         self._lock = threading.Lock()
@@ -41,6 +43,7 @@ class HostBuckets:
         self._owed: dict[tuple[str, str | None], int] = {}
         self.workers = 1
         self.late = 0
+        self.has_decided = False
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
@@ -50,6 +53,7 @@ class HostBuckets:
         if self._owed:
             self._pay(now_us)
         limit, key = question.limit, question.key
+        self.has_decided = True
         try:
             if key is None:
                 answer = self._plain[limit].take(question, None, now_us)
@@ -143,6 +147,7 @@ class HostBuckets:
         tables = self._tables(is_keyed)
         if limit in tables:
             return None
+        self._use()
         max_keys = self._max_keys.get(limit, _MAX_KEYS) if is_keyed else 0
 
         def make(place: Any, turns: Any) -> None:
@@ -170,6 +175,7 @@ class HostBuckets:
         """In a forked child: what another thread of the parent held stays held there."""
         self._lock = threading.Lock()
         self._owed.clear()
+        self.has_decided = False
         self.drop()
 
     def status(self) -> dict[str, Any]:

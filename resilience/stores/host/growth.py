@@ -6,6 +6,10 @@ in the middle leaves the old file as it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.stores.host.layout import (
     CAP,
@@ -27,32 +31,27 @@ from resilience.stores.host.layout import (
 )
 from resilience.stores.host.mapped import Words
 from resilience.stores.host.trouble import Unusable
-from resilience.stores.host.turns import Turn
+from resilience.stores.host.turns import Taken, Turn
 
-_PATIENCE_US = US_PER_S
+_PATIENCE_US: Final = US_PER_S
+_PAUSE_S: Final = 0.001
 
 
-def take_all(turns: tuple[Turn, ...]) -> list[Turn]:
+@contextmanager
+def all_taken(turns: tuple[Turn, ...]) -> Iterator[None]:
     """Take every lock of a table, in their order, so that two who do so do not wait for each other.
 
     Raises:
         Unusable: one was not to be had within a second; none is taken.
     """
     until_us = SYSTEM_CLOCK.now_us() + _PATIENCE_US
-    taken: list[Turn] = []
-    for turn in sorted(set(turns), key=lambda turn: turn.fd):
-        while not turn.take():
-            if SYSTEM_CLOCK.now_us() > until_us:
-                give_up_all(taken)
-                raise Unusable("the table cannot move to where it has more room: another process holds a lock of it")
-        taken.append(turn)
-    return taken
-
-
-def give_up_all(turns: list[Turn]) -> None:
-    """Let others have them."""
-    for turn in turns:
-        turn.give_up()
+    with ExitStack() as taken:
+        for turn in sorted(set(turns), key=lambda turn: turn.fd):
+            while not taken.enter_context(Taken(turn)):
+                if SYSTEM_CLOCK.now_us() > until_us:
+                    raise Unusable("the table cannot move to where it has more room: another process holds a lock of it")
+                SYSTEM_CLOCK.sleep(_PAUSE_S)
+        yield
 
 
 def leave_behind(words: Words) -> None:

@@ -44,7 +44,8 @@ class HostStore:
         self._clock = clock
         self._beats = beats
         self._files = Files(settings.name or "resilience", settings.directory, clock.now_us)
-        self.buckets = HostBuckets(self._files, clock)
+        self.buckets = HostBuckets(self._files, clock, self._use)
+        self._was_used = False
         self._start_over()
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
         self._is_closed = False
@@ -81,6 +82,12 @@ class HostStore:
             mark, _ = signal.mark(self._clock.now_us())
             board.renew(self._process, mark._replace(is_open=False), self._clock.now_us())
 
+    def _use(self) -> None:
+        """A limit has come, and needs its files looked after."""
+        if not self._was_used:
+            self._was_used = True
+            self.start()
+
     def wake(self) -> None:
         """Tell the board at once. Callers hold locks: it is only noted."""
         self._orders.put(None)
@@ -115,7 +122,10 @@ class HostStore:
         if processes is None:
             self._files.have("processes", self._find_processes)
             processes = self._processes
-        self.buckets.workers = 1 if processes is None else processes.renew(self._process, now_us)
+        if processes is not None:
+            if self.buckets.has_decided:  # the parent of workers, which decides nothing, is none itself
+                processes.renew(self._process, now_us)
+            self.buckets.workers = max(1, processes.count(now_us))
 
     def _find_processes(self, place: Any, turns: Any) -> None:
         self._processes = Processes(place, turns)
@@ -205,7 +215,7 @@ class HostStore:
 
     def resume(self) -> None:
         """In a forked child, after that: go on as a process of its own."""
-        if self._signals:
+        if self._signals or self._was_used:
             self.start()
 
     def status(self) -> dict[str, Any]:

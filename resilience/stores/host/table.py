@@ -14,11 +14,11 @@ import hashlib
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Bucket, Decided, Pace, brought, decide, fresh, ttl_ms
-from resilience.stores.host.growth import carry_over, give_up_all, is_large_enough, leave_behind, take_all
+from resilience.stores.host.growth import all_taken, carry_over, is_large_enough, leave_behind
 from resilience.stores.host.layout import (
     CAP,
     DIGEST_WORDS,
@@ -46,7 +46,7 @@ from resilience.stores.host.layout import (
 )
 from resilience.stores.host.mapped import MappedFile, Words
 from resilience.stores.host.place import Place
-from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Turn, Turns
+from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Taken, Turn, Turns
 
 KIND: Final = 1
 BUSY: Final = Away("the lock of the bucket was not to be had within 5 ms", 1_000)
@@ -83,9 +83,7 @@ class Table:
         self._turns: tuple[Turn, ...] = tuple(turns[number + shard] for shard in range(self.size.shards))
         self._shard_words = self.size.sets * SET_WORDS
         self._mask = self.size.shards - 1
-        self._pace: Pace | None = None
-        self._steady = False
-        self._number = 0
+        self._going = _NOWHERE
         self._numbers: dict[Pace, int] = {}
         self._paces: dict[int, Pace] = {}
 
@@ -100,17 +98,20 @@ class Table:
         Raises:
             Moved: another file has taken over.
         """
-        pace = question.pace
-        if pace is not self._pace and not self._go_by(pace, now_us):
-            return BUSY
+        pace, going = question.pace, self._going
+        if going.pace is not pace:
+            found = self._go_by(pace, now_us)
+            if found is None:
+                return BUSY
+            going = found
         if digest is None:
-            return self._take(PLAIN, None, 0, question, now_us) or BUSY
+            return self._take(PLAIN, None, 0, going, question, now_us) or BUSY
         key = _Key(digest, self._mask)
         record = self._look_up(key)
-        answer = self._take(record, key, key.shard, question, now_us)
+        answer = self._take(record, key, key.shard, going, question, now_us)
         if answer is None:
             self.words[OVERFLOWED] += 1
-            answer = self._take(OVERFLOW, None, 0, question, now_us)
+            answer = self._take(OVERFLOW, None, 0, going, question, now_us)
         return answer or BUSY
 
     def charge(self, digest: bytes | None, tokens: int, now_us: int) -> bool:
@@ -121,41 +122,41 @@ class Table:
         key = None if digest is None else _Key(digest, self._mask)
         shard = 0 if key is None else key.shard
         turn, words = self._turns[shard], self.words
-        if not turn.take():
-            return False
-        try:
+        with Taken(turn) as is_ours:
+            if not is_ours:
+                return False
             self._mend(shard, now_us)
             record = PLAIN if key is None else self._look_up(key)
             pace = self._pace_numbered(words[record + 3]) if record else None
             if pace is not None:
-                words[record] = max(
-                    min(words[record], -pace.capacity), words[record] - tokens * UNIT
-                )  # one word: never half written
-        finally:
-            turn.give_up()
+                units = words[record]
+                words[record] = max(min(units, -pace.capacity), units - tokens * UNIT)  # one word: never half written
         return True
 
-    def _take(self, record: int, key: _Key | None, shard: int, question: Take, now_us: int) -> Answer | None:
+    def _take(self, record: int, key: _Key | None, shard: int, going: _Going, question: Take, now_us: int) -> Answer | None:
         """Answer from a record: `brought` and `decide` written out for a steady pace. None: there is no room for the key.
 
         `record` is where the bucket was when it was looked up without the lock, or 0.
         """
-        pace, words, number = question.pace, self.words, self._number
+        words = self.words
+        pace, number, is_usual = question.pace, going.number, going.is_steady
         numerator, denominator, capacity = pace.numerator, pace.denominator, pace.capacity
         least, most, patience_us = question.least, question.most, question.patience_us
-        is_usual = self._steady and least > 0 and record > 0
+        is_usual = is_usual and least > 0 and record > 0
         needed = least * UNIT
         slot, first, second = (0, 0, 0) if key is None else (key.slot, key.first, key.second)
         state, turn = STATE + shard, self._turns[shard]
-        if turn.held or turn[LOCK]:
-            if not turn.wait():
+        began_us = 0
+        while turn.held or turn[LOCK]:
+            began_us = turn.pause(began_us)
+            if began_us < 0:
                 return BUSY
-            now_us = self._now_us()
-        else:
-            turn.held = True
-            turn.is_late = False
         # From here on there is no call on the usual way: see turns.py.
+        turn.held = True
         try:
+            turn.is_late = False
+            if began_us:
+                now_us = self._now_us()
             if (
                 is_usual
                 and not words[state]
@@ -183,29 +184,29 @@ class Table:
                         wait_us = -((rest - (needed - units) * denominator) // numerator)
                         if wait_us > patience_us:
                             return Decided(0, wait_us, units, False)
-            return self._take_slowly(record, key, shard, question, now_us)
+            return self._take_slowly(record, key, shard, number, question, now_us)
         finally:
             turn.held = False
             turn[UNLOCK]
 
     # --- under the lock of the shard ---------------------------------------------------------------------------------------
 
-    def _take_slowly(self, record: int, key: _Key | None, shard: int, question: Take, now_us: int) -> Answer | None:
+    def _take_slowly(self, record: int, key: _Key | None, shard: int, number: int, question: Take, now_us: int) -> Answer | None:
         self._mend(shard, now_us)
         if key is None:
-            return self._decide(record, shard, question, self._bucket(record, question, now_us), now_us)
+            return self._decide(record, shard, number, question, now_us)
         record = self._look_up(key)
         if record:
-            return self._decide(record, shard, question, self._bucket(record, question, now_us), now_us)
-        return self._take_for_the_first_time(key, question, now_us)
+            return self._decide(record, shard, number, question, now_us)
+        return self._take_for_the_first_time(key, number, question, now_us)
 
-    def _take_for_the_first_time(self, key: _Key, question: Take, now_us: int) -> Answer | None:
+    def _take_for_the_first_time(self, key: _Key, number: int, question: Take, now_us: int) -> Answer | None:
         pace = question.pace
         bucket = fresh(min(question.fresh_units, self._overflow_units(question, now_us)), pace, now_us)
         after, decided = decide(bucket, question.least, question.most, question.patience_us)
         if ttl_ms(after) == 0:  # it is full: there is nothing to remember
             return decided
-        slot = self._room(key, now_us)
+        slot = self._room(key, pace, now_us)
         if not slot:
             return None
         words, state = self.words, STATE + key.shard
@@ -213,16 +214,18 @@ class Table:
         record = _record_of(slot, self._set_of(slot))
         words[state] = record
         words[slot], words[slot + 1] = key.first, key.second
-        self._write(record, after, self._number)
+        self._write(record, after, number)
         words[USED + key.shard] += is_free
         words[state] = 0
         return decided
 
-    def _decide(self, record: int, shard: int, question: Take, bucket: Bucket, now_us: int) -> Decided:
+    def _decide(self, record: int, shard: int, number: int, question: Take, now_us: int) -> Decided:
+        bucket = self._bucket(record, question, now_us)
         if bucket.at_us > now_us:  # whoever wrote it has read the clock later than we did; if it is later than now, it is clamped
             now_us = max(now_us, self._now_us())
         bucket, decided = decide(brought(bucket, question.pace, now_us), question.least, question.most, question.patience_us)
-        number = self._number if bucket.pace is question.pace else self.words[record + 3]
+        if bucket.pace is not question.pace:  # others have heard of a newer one
+            number = self.words[record + 3]
         self.words[STATE + shard] = record
         self._write(record, bucket, number)
         self.words[STATE + shard] = 0
@@ -233,7 +236,7 @@ class Table:
         pace = question.pace
         if number == 0:
             return fresh(question.fresh_units, pace, now_us)
-        known = pace if number == self._number else self._pace_numbered(number)
+        known = self._pace_numbered(number)
         if known is None:  # so many changes ago that nobody knows what has been issued since: nothing is
             return Bucket(min(units, pace.capacity), 0, now_us, pace)
         bucket = Bucket(max(units, -EXACT), min(max(rest, 0), known.denominator - 1), max(0, at_us), known)
@@ -254,7 +257,7 @@ class Table:
         if record:
             if self._is_record(record):
                 words[record], words[record + 1], words[record + 2] = 0, 0, now_us
-                words[record + 3] = self._number or words[PACES]
+                words[record + 3] = words[PACES]
             words[state] = 0
 
     # --- keys --------------------------------------------------------------------------------------------------------------
@@ -275,7 +278,7 @@ class Table:
         key.slot = 0
         return 0
 
-    def _room(self, key: _Key, now_us: int) -> int:
+    def _room(self, key: _Key, pace: Pace, now_us: int) -> int:
         """A slot for a new key: a free one while the shard may keep more, else that of a full bucket; 0: there is none."""
         start = TABLE + key.shard * self._shard_words
         sets = [start + choice % self.size.sets * SET_WORDS for choice in (key.first >> 8, key.second)]
@@ -287,7 +290,7 @@ class Table:
         for set_at in sets:
             for way in range(self._occupied(set_at)):
                 slot = set_at + way * DIGEST_WORDS
-                if self._is_full(_record_of(slot, set_at), now_us):
+                if self._is_full(_record_of(slot, set_at), pace, now_us):
                     return slot
         return 0
 
@@ -299,12 +302,12 @@ class Table:
             found = self._find(_NO_DIGEST, found + 1, end)
         return WAYS if found < 0 or found % 16 else (found - at) // 16
 
-    def _is_full(self, record: int, now_us: int) -> bool:
+    def _is_full(self, record: int, pace: Pace, now_us: int) -> bool:
         units, rest, at_us, number = self.words[record : record + RECORD_WORDS]
-        pace = self._pace_numbered(number)
-        if pace is None or self._pace is None:
+        known = self._pace_numbered(number)
+        if known is None:
             return False
-        bucket = brought(Bucket(units, rest, min(at_us, now_us), pace), self._pace, now_us)
+        bucket = brought(Bucket(units, rest, min(at_us, now_us), known), pace, now_us)
         return bucket.units >= bucket.pace.at(bucket.pace.step_at(now_us))[1]
 
     def _overflow_units(self, question: Take, now_us: int) -> int:
@@ -331,26 +334,23 @@ class Table:
 
     def forget_pace(self) -> None:
         """Look up again what number the present pace has: it may have been so long ago that another has it."""
-        self._pace = None
+        self._going = _NOWHERE
         self._numbers.clear()
 
-    def _go_by(self, pace: Pace, now_us: int) -> bool:
-        """Make `pace` the present one. False: the lock was not to be had."""
+    def _go_by(self, pace: Pace, now_us: int) -> _Going | None:
+        """Make `pace` the present one. None: the lock was not to be had."""
         number = self._numbers.get(pace)
         if number is None:
-            turn = self._turns[0]
-            if not turn.take():
-                return False
-            try:
+            with Taken(self._turns[0]) as is_ours:
+                if not is_ours:
+                    return None
                 self._mend(0, now_us)
                 number = self._noted(pace)
-            finally:
-                turn.give_up()
             if len(self._numbers) >= RING_SIZE:
                 self._numbers.clear()
             self._numbers[pace] = number
-        self._pace, self._number, self._steady = pace, number, pace.steps == 0
-        return True
+        self._going = going = _Going(pace, number, pace.steps == 0)
+        return going
 
     def _noted(self, pace: Pace) -> int:
         """The number of a pace in the file; it is written there if it is new. Under the first lock of the limit."""
@@ -400,14 +400,11 @@ class Table:
             Unusable: there is no room for the new file, or a lock was not to be had within a second.
         """
         wanted, old = size_for(max_keys), self.words
-        taken = take_all(self._turns)
-        try:
+        with all_taken(self._turns):
             if old[STATE] != MOVED:
                 fill, fits = partial(carry_over, old, size=wanted), partial(is_large_enough, wanted=wanted)
                 self._file(wanted, fill, lambda words: is_sound(words) and fits(words)).close()
                 leave_behind(old)
-        finally:
-            give_up_all(taken)
 
     @property
     def keys(self) -> int:
@@ -422,6 +419,17 @@ class Table:
     def close(self) -> None:
         """Let go of the file."""
         self.file.close()
+
+
+class _Going(NamedTuple):
+    """What a table goes by at present: a pace, its number in the file, whether it stands still. Replaced, never mutated."""
+
+    pace: Pace | None
+    number: int
+    is_steady: bool
+
+
+_NOWHERE: Final = _Going(None, 0, False)
 
 
 class _Key:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from resilience.clock import SYSTEM_CLOCK
+from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.stores.host.place import Place
 from resilience.stores.host.trouble import Unusable
 
@@ -24,8 +24,8 @@ UNLOCK: Final = fcntl.LOCK_UN
 COUNT: Final = 16
 PATIENCE_US: Final = 5_000
 """No lock is waited for longer."""
-_FIRST_PAUSE_S: Final = 0.00002
-_LONGEST_PAUSE_S: Final = 0.0005
+_SHORTEST_PAUSE_US: Final = 20
+_LONGEST_PAUSE_US: Final = 500
 
 
 class Turn:
@@ -42,40 +42,52 @@ class Turn:
         """0: it is ours; anything else: it is not."""
         raise NotImplementedError
 
-    def take(self) -> bool:
-        """Take it at once or wait for it. False: it was not to be had."""
-        return self._try() or self.wait()
+    def pause(self, began_us: int) -> int:
+        """Wait a little before it is tried again. Returns when the waiting began, which is 0 at first; below 0: no more of it.
 
-    def wait(self) -> bool:
-        """Take it, for as long as it takes up to `PATIENCE_US`. False: it was not to be had."""
-        if self.is_late:
-            return self._try()
-        until_us, pause_s = SYSTEM_CLOCK.now_us() + PATIENCE_US, _FIRST_PAUSE_S
-        while not self._try():
-            left_s = (until_us - SYSTEM_CLOCK.now_us()) / 1e6
-            if left_s <= 0:
-                self.is_late = True
-                return False
-            SYSTEM_CLOCK.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        return True
-
-    def _try(self) -> bool:
-        if self.held or self[LOCK]:
-            return False
-        self.held = True
-        self.is_late = False
-        return True
-
-    def give_up(self) -> None:
-        """Let others have it."""
-        self.held = False
-        self[UNLOCK]
+        It is taken by whoever asked, not here: a signal handler that raises, which may be after any call, would leave it taken.
+        """
+        now_us = SYSTEM_CLOCK.now_us()
+        if began_us == 0:
+            if self.is_late:
+                return -1
+            began_us = now_us
+        waited_us = now_us - began_us
+        if waited_us >= PATIENCE_US:
+            self.is_late = True
+            return -1
+        SYSTEM_CLOCK.sleep(min(max(_SHORTEST_PAUSE_US, waited_us), _LONGEST_PAUSE_US, PATIENCE_US - waited_us) / US_PER_S)
+        return began_us
 
     def __del__(self) -> None:
         # Not sooner: another thread may be about to use the descriptor, whose number could be that of another file by then.
         with suppress(OSError, AttributeError):
             os.close(self.fd)
+
+
+class Taken:
+    """`with Taken(turn) as is_ours:` takes a turn, or waits in vain; it is given up at the end of the block."""
+
+    __slots__ = ("_is_ours", "_turn")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._is_ours = False
+
+    def __enter__(self) -> bool:
+        turn, began_us = self._turn, 0
+        while turn.held or turn[LOCK]:
+            began_us = turn.pause(began_us)
+            if began_us < 0:
+                return False
+        turn.held = self._is_ours = True
+        turn.is_late = False
+        return True
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._is_ours:
+            self._turn.held = False
+            self._turn[UNLOCK]
 
 
 class Turns:

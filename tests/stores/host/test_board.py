@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from resilience.fleet_health import FleetHealthSignal
 from resilience.health import HealthSettings, Hold
+from resilience.layers.limiter.questions import Take
+from resilience.layers.limiter.shared_bucket import pace_of
 from resilience.stores.host import HostStore
 from resilience.testing import ManualClock
 from tests.stores.host.conftest import MakeStore
@@ -176,10 +179,13 @@ def test_without_its_board_a_process_goes_by_its_own_breakers(make_store: MakeSt
 
 
 def test_workers_are_counted(start: Start) -> None:
-    one, two, three = start(), start(), start()
-    beat(one, two, three)
-    beat(one, two, three)
-    assert one.store.buckets.workers == 3
+    one, two, three, parent = start(), start(), start(), start()
+    pace = pace_of(Fraction(1), 1, 0)
+    for process in (one, two, three):
+        process.store.buckets.take(Take("limit", None, pace, pace.capacity, 1))
+    beat(one, two, three, parent)
+    beat(one, two, three, parent)
+    assert one.store.buckets.workers == parent.store.buckets.workers == 3, "one that decides nothing is none"
     three.store.close()
     beat(one)
     assert one.store.buckets.workers == 2

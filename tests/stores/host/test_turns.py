@@ -18,7 +18,7 @@ from resilience.layers.limiter.shared_bucket import Decided, pace_of
 from resilience.stores.host import HostStore, turns
 from resilience.stores.host.place import Place
 from resilience.stores.host.table import BUSY
-from resilience.stores.host.turns import PATIENCE_US, Turns
+from resilience.stores.host.turns import PATIENCE_US, Taken, Turns
 from resilience.testing import ManualClock
 from tests.stores.host.conftest import MakeStore
 
@@ -27,9 +27,9 @@ PACE: Final = pace_of(Fraction(1), 100, 0)
 HOLDS: Final = """
 import sys
 from resilience.stores.host.place import Place
-from resilience.stores.host.turns import COUNT, Turns
+from resilience.stores.host.turns import COUNT, Taken, Turns
 turns = Turns(Place("test", [sys.argv[1]]))
-assert all(turns[number].take() for number in range(COUNT))
+assert all([Taken(turns[number]).__enter__() for number in range(COUNT)])
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -72,16 +72,44 @@ def test_nobody_waits_longer_than_5_ms_for_a_process_that_is_stopped(
 def test_a_lock_that_was_had_again_is_waited_for_again(folder: Path, waits: ManualClock) -> None:
     place = Place("test", [str(folder)])
     mine, other = Turns(place)[3], Turns(place)[3]
-    assert other.take()
-    assert not mine.take()
-    assert mine.is_late
-    other.give_up()
-    assert mine.take()
-    mine.give_up()
-    assert other.take()
+    with Taken(other) as is_theirs, Taken(mine) as is_mine:
+        assert is_theirs
+        assert not is_mine
+        assert mine.is_late
+    with Taken(mine) as is_mine:
+        assert is_mine
     slept = len(waits.slept_s)
-    assert not mine.take()
-    assert len(waits.slept_s) > slept
+    with Taken(other), Taken(mine) as is_mine:
+        assert not is_mine
+        assert len(waits.slept_s) > slept
+
+
+class _Alarm(Exception):
+    """What a signal handler raises, as some do who give up on work that takes too long."""
+
+
+def test_a_signal_handler_that_raises_leaves_no_lock_behind(store: HostStore) -> None:
+    def ring(*signal_and_frame: object) -> None:
+        raise _Alarm
+
+    rung = 0
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        for number in range(300):
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 + number * 1e-6)
+            try:
+                while True:
+                    store.buckets.take(question(f"{rung % 7}"))
+                    store.buckets.take(question())
+            except _Alarm:
+                rung += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung == 300
+    for key in (None, *map(str, range(7))):
+        assert isinstance(store.buckets.take(question(key)), Decided)
+    assert store.buckets.late == 0
 
 
 def test_threads_of_one_process_keep_apart(store: HostStore) -> None:
@@ -122,9 +150,8 @@ def test_a_forked_child_does_not_share_the_locks_of_its_parent(make_store: MakeS
     store = make_store()
     assert isinstance(store.buckets.take(question()), Decided)
     turn = store.buckets._plain["limit"]._turns[0]
-    assert turn.take()
-    assert in_child(lambda: store.buckets.take(question()) is BUSY) == 0, "it is the parent's"
-    turn.give_up()
+    with Taken(turn):
+        assert in_child(lambda: store.buckets.take(question()) is BUSY) == 0, "it is the parent's"
     assert in_child(lambda: isinstance(store.buckets.take(question()), Decided)) == 0
     answer = store.buckets.take(question())
     assert isinstance(answer, Decided)
@@ -135,7 +162,9 @@ def test_a_lock_is_right_without_ctypes_too(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(turns, "_FLOCK", turns._flock)
     place = Place("test", [str(folder)])
     one, other = Turns(place)[0], Turns(place)[0]
-    assert one.take()
-    assert not other.take()
-    one.give_up()
-    assert other.take()
+    with Taken(one) as is_first:
+        assert is_first
+        with Taken(other) as is_second:
+            assert not is_second
+    with Taken(other) as is_second:
+        assert is_second
