@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
@@ -36,7 +35,6 @@ class HostBuckets:
         self._use = use
         self._clock = clock
         self._now_us = clock.now_us
-        self._lock = threading.Lock()
         self._plain: dict[str, Table] = {}
         self._keyed: dict[str, Table] = {}
         self._max_keys: dict[str, int] = {}
@@ -105,10 +103,9 @@ class HostBuckets:
         """Open the file of a limit before it first decides: `max_keys` buckets, or None for a single one."""
         if max_keys is not None:
             self._max_keys[limit] = max_keys
-        with self._lock:
-            trouble = self._open(limit, is_keyed=max_keys is not None, patience_us=_PREPARES_US)
-            if trouble is None and max_keys is not None:
-                trouble = self._make_room(limit, max_keys)
+        trouble = self._open(limit, is_keyed=max_keys is not None, patience_us=_PREPARES_US)
+        if trouble is None and max_keys is not None:
+            trouble = self._make_room(limit, max_keys)
         if trouble is not None:
             log.warning("%s goes by its local share for now: %s", limit, trouble)
 
@@ -122,7 +119,7 @@ class HostBuckets:
             table.move(max_keys)
         except Unusable as error:
             return f"it keeps fewer keys than {max_keys:,}: {error}"
-        del self._keyed[limit]
+        self._keyed.pop(limit, None)
         trouble = self._open(limit, is_keyed=True, patience_us=_PREPARES_US)
         if trouble is None:
             self._keyed[limit].keep(max_keys)
@@ -130,20 +127,18 @@ class HostBuckets:
 
     def _open_and_take(self, question: Take, now_us: int, *, has_moved: bool) -> Answer:
         is_keyed = question.key is not None
-        if not self._lock.acquire(timeout=PATIENCE_US / 1e6):
-            return BUSY
-        try:
-            if has_moved:
-                self._tables(is_keyed).pop(question.limit, None)
-            trouble = self._open(question.limit, is_keyed=is_keyed, patience_us=PATIENCE_US)
-        finally:
-            self._lock.release()
+        if has_moved:
+            self._tables(is_keyed).pop(question.limit, None)
+        trouble = self._open(question.limit, is_keyed=is_keyed, patience_us=PATIENCE_US)
         if trouble is not None:
             return Away(trouble, _AGAIN_US)
         return BUSY if has_moved else self.take(question)
 
     def _open(self, limit: str, *, is_keyed: bool, patience_us: int) -> str | None:
-        """Open the file of a limit, unless it is open. Returns None, or why it cannot be had."""
+        """Open the file of a limit, unless it is open. Returns None, or why it cannot be had.
+
+        Not locked: where two threads open it, one of the two tables is kept, and until then both do, since the file is one.
+        """
         tables = self._tables(is_keyed)
         if limit in tables:
             return None
@@ -162,7 +157,7 @@ class HostBuckets:
         """Let go of files that have been removed or replaced; they are opened anew when they are next needed."""
         for tables in (self._plain, self._keyed):
             for limit, table in tuple(tables.items()):
-                table.forget_pace()
+                table.paces.forget_stale()
                 if not table.file.is_current():
                     tables.pop(limit, None)
 
@@ -173,7 +168,6 @@ class HostBuckets:
 
     def renew_locks(self) -> None:
         """In a forked child: what another thread of the parent held stays held there."""
-        self._lock = threading.Lock()
         self._owed.clear()
         self.has_decided = False
         self.drop()

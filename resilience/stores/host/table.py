@@ -11,32 +11,24 @@ overflow bucket, and a key that is new to the table never finds more in its buck
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Bucket, Decided, Pace, brought, decide, fresh, ttl_ms
 from resilience.stores.host.growth import all_taken, carry_over, is_large_enough, leave_behind
 from resilience.stores.host.layout import (
     CAP,
-    DIGEST_WORDS,
     MOVED,
     OVERFLOW,
     OVERFLOWED,
     PACES,
     PLAIN,
     RECORD_WORDS,
-    RECORDS,
-    RING,
-    RING_SIZE,
-    RING_WORDS,
-    SET_WORDS,
     SETS,
     SHARDS,
     STATE,
-    TABLE,
     USED,
     WAYS,
     Size,
@@ -45,14 +37,13 @@ from resilience.stores.host.layout import (
     size_of,
 )
 from resilience.stores.host.mapped import MappedFile, Words
+from resilience.stores.host.paces import Going, Paces
 from resilience.stores.host.place import Place
+from resilience.stores.host.slots import Key, Slots, record_of
 from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Taken, Turn, Turns
 
 KIND: Final = 1
 BUSY: Final = Away("the lock of the bucket was not to be had within 5 ms", 1_000)
-_LOOK_BACK: Final = 8
-_NO_DIGEST: Final = bytes(16)
-_TWO_WORDS: Final = struct.Struct("<qq")
 
 
 class Moved(Exception):
@@ -77,15 +68,12 @@ class Table:
         wanted = size_for(max_keys)
         self.file = self._file(wanted, partial(_fill, size=wanted), is_sound)
         self.words: Words = self.file.words
-        self._find = self.file.map.find
         self._now_us = now_us
         self.size = size_of(self.words)
         self._turns: tuple[Turn, ...] = tuple(turns[number + shard] for shard in range(self.size.shards))
-        self._shard_words = self.size.sets * SET_WORDS
         self._mask = self.size.shards - 1
-        self._going = _NOWHERE
-        self._numbers: dict[Pace, int] = {}
-        self._paces: dict[int, Pace] = {}
+        self.paces = Paces(self.words)
+        self._slots = Slots(self.file, self.size)
 
     def _file(self, size: Size, fill: Callable[[Words], None], fits: Callable[[Words], bool]) -> MappedFile:
         return MappedFile(self._place, self._name, size.words, KIND, fill, fits, self._patience_us)
@@ -98,7 +86,7 @@ class Table:
         Raises:
             Moved: another file has taken over.
         """
-        pace, going = question.pace, self._going
+        pace, going = question.pace, self.paces.going
         if going.pace is not pace:
             found = self._go_by(pace, now_us)
             if found is None:
@@ -106,8 +94,8 @@ class Table:
             going = found
         if digest is None:
             return self._take(PLAIN, None, 0, going, question, now_us) or BUSY
-        key = _Key(digest, self._mask)
-        record = self._look_up(key)
+        key = Key(digest, self._mask)
+        record = self._slots.look_up(key)
         answer = self._take(record, key, key.shard, going, question, now_us)
         if answer is None:
             self.words[OVERFLOWED] += 1
@@ -119,21 +107,21 @@ class Table:
 
         No more than makes it as empty as it could be full.
         """
-        key = None if digest is None else _Key(digest, self._mask)
+        key = None if digest is None else Key(digest, self._mask)
         shard = 0 if key is None else key.shard
         turn, words = self._turns[shard], self.words
         with Taken(turn) as is_ours:
             if not is_ours:
                 return False
             self._mend(shard, now_us)
-            record = PLAIN if key is None else self._look_up(key)
-            pace = self._pace_numbered(words[record + 3]) if record else None
+            record = PLAIN if key is None else self._slots.look_up(key)
+            pace = self.paces.numbered(words[record + 3]) if record else None
             if pace is not None:
                 units = words[record]
                 words[record] = max(min(units, -pace.capacity), units - tokens * UNIT)  # one word: never half written
         return True
 
-    def _take(self, record: int, key: _Key | None, shard: int, going: _Going, question: Take, now_us: int) -> Answer | None:
+    def _take(self, record: int, key: Key | None, shard: int, going: Going, question: Take, now_us: int) -> Answer | None:
         """Answer from a record: `brought` and `decide` written out for a steady pace. None: there is no room for the key.
 
         `record` is where the bucket was when it was looked up without the lock, or 0.
@@ -183,7 +171,7 @@ class Table:
                     if needed <= capacity and units > -capacity:
                         wait_us = -((rest - (needed - units) * denominator) // numerator)
                         if wait_us > patience_us:
-                            return Decided(0, wait_us, units, False)
+                            return Decided(0, wait_us if wait_us < EXACT else EXACT, units, False)
             return self._take_slowly(record, key, shard, number, question, now_us)
         finally:
             turn.held = False
@@ -191,27 +179,27 @@ class Table:
 
     # --- under the lock of the shard ---------------------------------------------------------------------------------------
 
-    def _take_slowly(self, record: int, key: _Key | None, shard: int, number: int, question: Take, now_us: int) -> Answer | None:
+    def _take_slowly(self, record: int, key: Key | None, shard: int, number: int, question: Take, now_us: int) -> Answer | None:
         self._mend(shard, now_us)
         if key is None:
             return self._decide(record, shard, number, question, now_us)
-        record = self._look_up(key)
+        record = self._slots.look_up(key)
         if record:
             return self._decide(record, shard, number, question, now_us)
         return self._take_for_the_first_time(key, number, question, now_us)
 
-    def _take_for_the_first_time(self, key: _Key, number: int, question: Take, now_us: int) -> Answer | None:
+    def _take_for_the_first_time(self, key: Key, number: int, question: Take, now_us: int) -> Answer | None:
         pace = question.pace
         bucket = fresh(min(question.fresh_units, self._overflow_units(question, now_us)), pace, now_us)
         after, decided = decide(bucket, question.least, question.most, question.patience_us)
         if ttl_ms(after) == 0:  # it is full: there is nothing to remember
             return decided
-        slot = self._room(key, pace, now_us)
+        slot = self._slots.room_for(key, lambda record: self._is_full(record, key.shard, question, now_us))
         if not slot:
             return None
         words, state = self.words, STATE + key.shard
         is_free = not words[slot] and not words[slot + 1]
-        record = _record_of(slot, self._set_of(slot))
+        record = record_of(slot)
         words[state] = record
         words[slot], words[slot + 1] = key.first, key.second
         self._write(record, after, number)
@@ -236,7 +224,7 @@ class Table:
         pace = question.pace
         if number == 0:
             return fresh(question.fresh_units, pace, now_us)
-        known = self._pace_numbered(number)
+        known = self.paces.numbered(number)
         if known is None:  # so many changes ago that nobody knows what has been issued since: nothing is
             return Bucket(min(units, pace.capacity), 0, now_us, pace)
         bucket = Bucket(max(units, -EXACT), min(max(rest, 0), known.denominator - 1), max(0, at_us), known)
@@ -255,60 +243,20 @@ class Table:
         if record == MOVED:
             raise Moved
         if record:
-            if self._is_record(record):
+            if self._slots.is_record(record):
                 words[record], words[record + 1], words[record + 2] = 0, 0, now_us
                 words[record + 3] = words[PACES]
             words[state] = 0
 
-    # --- keys --------------------------------------------------------------------------------------------------------------
-
-    def _look_up(self, key: _Key) -> int:
-        """The record of a key, 0 where it has none. Its slot is noted in `key`."""
-        size = self.size
-        start = TABLE + key.shard * self._shard_words
-        for choice in (key.first >> 8, key.second):
-            set_at = start + choice % size.sets * SET_WORDS
-            at, end = set_at * 8, (set_at + RECORDS) * 8
-            at = self._find(key.digest, at, end)
-            while at >= 0 and at % 16:  # the end of one digest and the beginning of another
-                at = self._find(key.digest, at + 1, end)
-            if at >= 0:
-                key.slot = at // 8
-                return _record_of(key.slot, set_at)
-        key.slot = 0
-        return 0
-
-    def _room(self, key: _Key, pace: Pace, now_us: int) -> int:
-        """A slot for a new key: a free one while the shard may keep more, else that of a full bucket; 0: there is none."""
-        start = TABLE + key.shard * self._shard_words
-        sets = [start + choice % self.size.sets * SET_WORDS for choice in (key.first >> 8, key.second)]
-        # Other shards may be about to get one more each: with several, the bound is not reached quite.
-        if self.keys < max(1, self.words[CAP] - self._mask):
-            emptier = min(sets, key=self._occupied)
-            if (occupied := self._occupied(emptier)) < WAYS:
-                return emptier + occupied * DIGEST_WORDS
-        for set_at in sets:
-            for way in range(self._occupied(set_at)):
-                slot = set_at + way * DIGEST_WORDS
-                if self._is_full(_record_of(slot, set_at), pace, now_us):
-                    return slot
-        return 0
-
-    def _occupied(self, set_at: int) -> int:
-        """How many slots of a set are in use. They fill from the left, and are never freed but for another key."""
-        at, end = set_at * 8, (set_at + RECORDS) * 8
-        found = self._find(_NO_DIGEST, at, end)
-        while found >= 0 and found % 16 and self._find(_NO_DIGEST, found + 1, end) >= 0:
-            found = self._find(_NO_DIGEST, found + 1, end)
-        return WAYS if found < 0 or found % 16 else (found - at) // 16
-
-    def _is_full(self, record: int, pace: Pace, now_us: int) -> bool:
-        units, rest, at_us, number = self.words[record : record + RECORD_WORDS]
-        known = self._pace_numbered(number)
-        if known is None:
-            return False
-        bucket = brought(Bucket(units, rest, min(at_us, now_us), known), pace, now_us)
-        return bucket.units >= bucket.pace.at(bucket.pace.step_at(now_us))[1]
+    def _is_full(self, record: int, shard: int, question: Take, now_us: int) -> bool:
+        bucket = self._bucket(record, question, now_us)
+        if self.paces.numbered(self.words[record + 3]) is None:
+            # Nobody knows when it will have been full. From now on, it is known.
+            self.words[STATE + shard] = record
+            self._write(record, bucket, self.paces.going.number)
+            self.words[STATE + shard] = 0
+        bucket = brought(bucket, question.pace, max(now_us, bucket.at_us))
+        return bucket.units >= bucket.pace.at(bucket.pace.step_at(bucket.at_us))[1]
 
     def _overflow_units(self, question: Take, now_us: int) -> int:
         """What is in the overflow bucket. Read without its lock, twice alike."""
@@ -321,66 +269,17 @@ class Table:
             if words[OVERFLOW : OVERFLOW + RECORD_WORDS].tolist() == seen:
                 return brought(bucket, question.pace, max(now_us, bucket.at_us)).units
 
-    def _set_of(self, slot: int) -> int:
-        return slot - (slot - TABLE) % SET_WORDS
-
-    def _is_record(self, record: int) -> bool:
-        if record in (PLAIN, OVERFLOW):
-            return True
-        within = (record - TABLE) % SET_WORDS - RECORDS
-        return TABLE <= record < len(self.words) and within >= 0 and within % RECORD_WORDS == 0
-
-    # --- paces -------------------------------------------------------------------------------------------------------------
-
-    def forget_pace(self) -> None:
-        """Look up again what number the present pace has: it may have been so long ago that another has it."""
-        self._going = _NOWHERE
-        self._numbers.clear()
-
-    def _go_by(self, pace: Pace, now_us: int) -> _Going | None:
+    def _go_by(self, pace: Pace, now_us: int) -> Going | None:
         """Make `pace` the present one. None: the lock was not to be had."""
-        number = self._numbers.get(pace)
-        if number is None:
+        going = self.paces.go_by(pace)
+        if going is None:
             with Taken(self._turns[0]) as is_ours:
                 if not is_ours:
                     return None
                 self._mend(0, now_us)
-                number = self._noted(pace)
-            if len(self._numbers) >= RING_SIZE:
-                self._numbers.clear()
-            self._numbers[pace] = number
-        self._going = going = _Going(pace, number, pace.steps == 0)
+                self.paces.note(pace)
+            going = self.paces.go_by(pace)
         return going
-
-    def _noted(self, pace: Pace) -> int:
-        """The number of a pace in the file; it is written there if it is new. Under the first lock of the limit."""
-        words = self.words
-        count = words[PACES]
-        for number in range(count, max(0, count - _LOOK_BACK), -1):
-            if self._pace_numbered(number) == pace:
-                return number
-        at = RING + (count + 1) % RING_SIZE * RING_WORDS
-        for place, value in enumerate(pace):
-            words[at + place] = value
-        words[PACES] = count + 1
-        return count + 1
-
-    def _pace_numbered(self, number: int) -> Pace | None:
-        """The pace that has a number; None: it was too long ago."""
-        known = self._paces.get(number)
-        if known is not None:
-            return known
-        words = self.words
-        if not max(0, words[PACES] - RING_SIZE) < number <= words[PACES]:
-            return None
-        at = RING + number % RING_SIZE * RING_WORDS
-        pace = Pace(*words[at : at + len(Pace._fields)])
-        if number <= words[PACES] - RING_SIZE or pace.denominator <= 0 or pace.numerator <= 0:
-            return None
-        if len(self._paces) >= RING_SIZE:
-            self._paces.clear()
-        self._paces[number] = pace
-        return pace
 
     # --- more room ---------------------------------------------------------------------------------------------------------
 
@@ -409,7 +308,7 @@ class Table:
     @property
     def keys(self) -> int:
         """How many keys it keeps, the forgotten ones that nobody has taken the place of included."""
-        return sum(self.words[USED : USED + self.size.shards])
+        return self._slots.used
 
     @property
     def overflowed(self) -> int:
@@ -419,36 +318,6 @@ class Table:
     def close(self) -> None:
         """Let go of the file."""
         self.file.close()
-
-
-class _Going(NamedTuple):
-    """What a table goes by at present: a pace, its number in the file, whether it stands still. Replaced, never mutated."""
-
-    pace: Pace | None
-    number: int
-    is_steady: bool
-
-
-_NOWHERE: Final = _Going(None, 0, False)
-
-
-class _Key:
-    """A key as the table knows it."""
-
-    __slots__ = ("digest", "first", "second", "shard", "slot")
-
-    def __init__(self, digest: bytes, mask: int) -> None:
-        self.digest = digest
-        self.first: int
-        self.second: int
-        self.first, self.second = _TWO_WORDS.unpack(digest)
-        self.shard = self.first & mask
-        self.slot = 0
-
-
-def _record_of(slot: int, set_at: int) -> int:
-    """Where the bucket of a slot is."""
-    return set_at + RECORDS + (slot - set_at) // DIGEST_WORDS * RECORD_WORDS
 
 
 def _fill(words: Words, size: Size) -> None:

@@ -88,7 +88,9 @@ def test_who_was_killed_while_writing_leaves_an_empty_bucket(make_store: MakeSto
     table = one.buckets._plain["limit"] if key is None else keyed(one)
     record = PLAIN
     if key is not None:
-        record = next(at for at in range(table.size.words - 1) if table._is_record(at) and at > OVERFLOW and table.words[at + 3])
+        record = next(
+            at for at in range(table.size.words - 1) if table._slots.is_record(at) and at > OVERFLOW and table.words[at + 3]
+        )
     table.words[record] = 1 << 60  # half of what it was about to write
     table.words[STATE] = record
     assert not admitted(other, key, 1, QUICK), "it may have been spent"
@@ -198,3 +200,21 @@ def test_two_views_of_a_limit_at_one_time(make_store: MakeStore, clock: ManualCl
             total += admitted(store, None, 1, pace)
         clock.advance(0.05)
     assert total <= 20 + 20 * 10
+
+
+def test_whoever_was_forgotten_by_the_paces_is_forgotten_in_the_end(store: HostStore, clock: ManualClock) -> None:
+    """Keys that nobody asks about any more make room, also where the pace that they went by is one too many changes ago."""
+    store.buckets.prepare("limit", 20)
+    for number in range(20):
+        assert admitted(store, f"{number}", 1, QUICK)
+    for epoch in range(1, 2 * RING_SIZE):
+        phase = Phase(epoch, 0, 500_000_000 if epoch % 2 else 400_000_000, 0, 60_000_000)
+        assert isinstance(ask(store, "0", 0, pace_of(Fraction(1), 2, epoch, phase, clock.now_us())), Decided)
+        clock.advance(0.001)
+    well = pace_of(Fraction(1), 2, 2 * RING_SIZE)
+    for number in range(15):
+        ask(store, f"early {number}", 1, well)
+    clock.advance(10.0)
+    before = keyed(store).overflowed
+    assert all(admitted(store, f"new {number}", 1, well) for number in range(15))
+    assert keyed(store).overflowed == before
