@@ -149,9 +149,14 @@ class MappedFile:
 def _allocate(fd: int, size: int) -> None:
     """Take the room for the whole file."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-        return
-    block = bytes(1 << 16)  # there is no such call on macOS
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+        else:
+            return
+    block = bytes(1 << 16)  # there is no such call on macOS, and some file systems do not do it
     for start in range(0, size, len(block)):
         os.pwrite(fd, block[: size - start], start)
 

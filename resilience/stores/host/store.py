@@ -139,8 +139,6 @@ class HostStore:
             if state is None:
                 if now_us - self._heard_us.get(signal.name, 0) > _AWAY_US:
                     signal.away(now_us)
-                else:
-                    self.wake()
                 return
             self._heard_us[signal.name] = now_us
             if signal.follow(state, openings, now_us, 0):

@@ -110,7 +110,7 @@ class Table:
         key = None if digest is None else Key(digest, self._mask)
         shard = 0 if key is None else key.shard
         turn, words = self._turns[shard], self.words
-        with Taken(turn) as is_ours:
+        with Taken(turn, waits=False) as is_ours:
             if not is_ours:
                 return False
             self._mend(shard, now_us)

@@ -66,18 +66,22 @@ class Turn:
 
 
 class Taken:
-    """`with Taken(turn) as is_ours:` takes a turn, or waits in vain; it is given up at the end of the block."""
+    """`with Taken(turn) as is_ours:` takes a turn, or waits in vain; it is given up at the end of the block.
 
-    __slots__ = ("_is_ours", "_turn")
+    With `waits` false it is tried once.
+    """
 
-    def __init__(self, turn: Turn) -> None:
+    __slots__ = ("_is_ours", "_turn", "_waits")
+
+    def __init__(self, turn: Turn, *, waits: bool = True) -> None:
         self._turn = turn
+        self._waits = waits
         self._is_ours = False
 
     def __enter__(self) -> bool:
         turn, began_us = self._turn, 0
         while turn.held or turn[LOCK]:
-            began_us = turn.pause(began_us)
+            began_us = turn.pause(began_us) if self._waits else -1
             if began_us < 0:
                 return False
         turn.held = self._is_ours = True

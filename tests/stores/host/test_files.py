@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -242,6 +243,19 @@ def test_a_full_disk_takes_no_process_down() -> None:
         told = run(path, "0", before=tuple(prefix))
     assert all("No space left on device" in answer for answer in (*told["said"], told["after"]))
     assert told["plain"].startswith("Decided(taken=1"), "what has room is served"
+
+
+def test_a_file_system_that_reserves_nothing_is_written_to(
+    make_store: MakeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    store = make_store()
+    assert [left(store), left(store)] == [4, 3]
+    found = limit_file(folder).stat()
+    assert found.st_blocks * 512 >= found.st_size, "all of it has its place"
 
 
 def test_what_cannot_be_had_is_tried_once_a_second(folder: Path, clock: ManualClock) -> None:
