@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, Final
 from resilience.clock import US_PER_S, Clock
 from resilience.events import StoreChanged, emit
 from resilience.fleet_health import FleetHealthSignal
-from resilience.registry import enrol
+from resilience.registry import enrol, members
 from resilience.stores.host.board import Processes, SignalBoard
 from resilience.stores.host.buckets import HostBuckets
 from resilience.stores.host.files import Files
@@ -51,6 +52,7 @@ class HostStore:
         self._is_closed = False
         self._late_told = 0
         self._trouble_us: int | None = None
+        self._is_forking = False
         enrol(self)
 
     def _start_over(self) -> None:
@@ -205,8 +207,24 @@ class HostStore:
         self._processes = None
         self._boards.clear()
 
+    def before_fork(self) -> None:
+        """End the thread, so that it holds nothing that a child would wait for in vain."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._is_forking = thread is not None
+        if thread is not None and thread is not threading.current_thread():
+            self.wake()
+            thread.join(_WAIT_S)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._is_forking:
+            self._is_forking = False
+            self.start()
+
     def renew_locks(self) -> None:
         """In a forked child: open everything anew, since locks on what was inherited would be the parent's as well."""
+        self._is_forking = False
         self._start_over()
         self._files.drop()
         self.buckets.renew_locks()
@@ -219,3 +237,17 @@ class HostStore:
     def status(self) -> dict[str, Any]:
         """What an operator wants to see."""
         return {"kind": self.kind, "folder": self._files.path, "workers": self.buckets.workers, "trouble": self._files.trouble}
+
+
+def _before_fork() -> None:
+    for store in members(HostStore):
+        store.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in members(HostStore):
+        store.after_fork_in_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

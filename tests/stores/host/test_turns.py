@@ -13,12 +13,15 @@ from typing import Final
 
 import pytest
 
+from resilience.clock import SYSTEM_CLOCK
 from resilience.layers.limiter.questions import Take
 from resilience.layers.limiter.shared_bucket import Decided, pace_of
 from resilience.stores.host import HostStore, turns
 from resilience.stores.host.place import Place
+from resilience.stores.host.store import THREAD_NAME
 from resilience.stores.host.table import BUSY
 from resilience.stores.host.turns import PATIENCE_US, Taken, Turns
+from resilience.stores.settings import HostStoreSettings
 from resilience.testing import ManualClock
 from tests.stores.host.conftest import MakeStore
 
@@ -164,7 +167,6 @@ def in_child(work: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_share_the_locks_of_its_parent(make_store: MakeStore, waits: ManualClock) -> None:
     store = make_store()
     assert isinstance(store.buckets.take(question()), Decided)
@@ -175,6 +177,27 @@ def test_a_forked_child_does_not_share_the_locks_of_its_parent(make_store: MakeS
     answer = store.buckets.take(question())
     assert isinstance(answer, Decided)
     assert answer.units == 97 * 1_000_000, "parent and child take from one bucket"
+
+
+def test_a_fork_finds_no_thread_of_the_store(folder: Path) -> None:
+    """It ends before a fork, of which newer versions of Python would warn, and goes on on both sides."""
+    store = HostStore(HostStoreSettings("test", str(folder)), SYSTEM_CLOCK)
+
+    def beats() -> bool:
+        return any(thread.name == THREAD_NAME for thread in threading.enumerate())
+
+    assert isinstance(store.buckets.take(question()), Decided)
+    assert beats()
+
+    def child() -> bool:
+        started_none = not beats()
+        store.resume()  # as `stores.live` does for those that it has opened
+        return started_none and beats()
+
+    assert in_child(child) == 0
+    assert beats()
+    store.close()
+    assert not beats()
 
 
 def test_a_lock_is_right_without_ctypes_too(folder: Path, monkeypatch: pytest.MonkeyPatch, waits: ManualClock) -> None:
