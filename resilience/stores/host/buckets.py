@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final
 
@@ -52,14 +51,9 @@ class HostBuckets:
         now_us = self._now_us()
         if self._owed:
             self._pay(now_us)
-        limit, key = question.limit, question.key
         self.has_decided = True
         try:
-            if key is None:
-                answer = self._plain[limit].take(question, None, now_us)
-            else:
-                digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-                answer = self._keyed[limit].take(question, digest, now_us)
+            answer = (self._plain if question.key is None else self._keyed)[question.limit].take(question, now_us)
         except (KeyError, Moved) as error:
             return self._open_and_take(question, now_us, has_moved=isinstance(error, Moved))
         if answer is BUSY:
@@ -91,9 +85,8 @@ class HostBuckets:
             tokens = self._owed.pop(bucket, 0)
             limit, key = bucket
             table = (self._plain if key is None else self._keyed).get(limit)
-            digest = None if key is None else blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             try:
-                is_paid = table is None or table.charge(digest, tokens, now_us)  # a bucket that is gone is owed nothing
+                is_paid = table is None or table.charge(key, tokens, now_us)  # a bucket that is gone is owed nothing
             except Moved:
                 is_paid = False
             if not is_paid:

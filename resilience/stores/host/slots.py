@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from typing import Final
 
 from resilience.stores.host.layout import (
@@ -24,20 +25,30 @@ from resilience.stores.host.mapped import MappedFile
 _NO_DIGEST: Final = bytes(16)
 _TWO_WORDS: Final = struct.Struct("<qq")
 _DIGEST_BYTES: Final = 16
+_NOWHERE: Final = (0, 0)
 
 
 class Key:
-    """A key as a table knows it. `slot` is where its digest was found, 0: nowhere."""
+    """A key as a table knows it, by 128 bits of its hash. `found` is where it was seen last: its slot and record, or (0, 0)."""
 
-    __slots__ = ("digest", "first", "second", "shard", "slot")
+    __slots__ = ("digest", "first", "found", "second", "shard")
 
-    def __init__(self, digest: bytes, mask: int) -> None:
-        self.digest = digest
+    def __init__(self, key: str, mask: int) -> None:
+        self.digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         self.first: int
         self.second: int
-        self.first, self.second = _TWO_WORDS.unpack(digest)
+        self.first, self.second = _TWO_WORDS.unpack(self.digest)
         self.shard = self.first & mask
-        self.slot = 0
+        self.found = _NOWHERE
+
+    @classmethod
+    def fixed(cls, record: int) -> Key:
+        """What stands for a bucket that is where it is, without a key: it has no digest and no slot."""
+        key = cls.__new__(cls)
+        key.digest = b""
+        key.first = key.second = key.shard = 0
+        key.found = (0, record)
+        return key
 
 
 class Slots:
@@ -51,7 +62,7 @@ class Slots:
         self._shard_words = size.sets * SET_WORDS
 
     def look_up(self, key: Key) -> int:
-        """The record of a key, 0 where it has none. Its slot is noted in `key`."""
+        """The record of a key, 0 where it has none. It is noted in `key`."""
         start, sets = TABLE + key.shard * self._shard_words, self._sets
         for choice in (key.first >> 8, key.second):
             set_at = start + choice % sets * SET_WORDS
@@ -60,9 +71,10 @@ class Slots:
             while at >= 0 and at % _DIGEST_BYTES:  # the end of one digest and the beginning of another
                 at = self._find(key.digest, at + 1, end)
             if at >= 0:
-                key.slot = at // 8
-                return record_of(key.slot)
-        key.slot = 0
+                record = record_of(at // 8)
+                key.found = (at // 8, record)
+                return record
+        key.found = _NOWHERE
         return 0
 
     def room_for(self, key: Key, is_full: Callable[[int], bool]) -> int:

@@ -43,7 +43,13 @@ from resilience.stores.host.slots import Key, Slots, record_of
 from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Taken, Turn, Turns
 
 KIND: Final = 1
+_RECENT: Final = 1_024
+"""Keys of which a process remembers where their buckets are."""
 BUSY: Final = Away("the lock of the bucket was not to be had within 5 ms", 1_000)
+
+
+_PLAIN: Final = Key.fixed(PLAIN)
+_OVERFLOW: Final = Key.fixed(OVERFLOW)
 
 
 class Moved(Exception):
@@ -74,14 +80,15 @@ class Table:
         self._mask = self.size.shards - 1
         self.paces = Paces(self.words)
         self._slots = Slots(self.file, self.size)
+        self._recent: dict[str, Key] = {}
 
     def _file(self, size: Size, fill: Callable[[Words], None], fits: Callable[[Words], bool]) -> MappedFile:
         return MappedFile(self._place, self._name, size.words, KIND, fill, fits, self._patience_us)
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
-    def take(self, question: Take, digest: bytes | None, now_us: int) -> Answer:
-        """Answer `question`. `digest` is that of its key, 16 bytes, or None.
+    def take(self, question: Take, now_us: int) -> Answer:
+        """Answer `question`.
 
         Raises:
             Moved: another file has taken over.
@@ -92,47 +99,56 @@ class Table:
             if found is None:
                 return BUSY
             going = found
-        if digest is None:
-            return self._take(PLAIN, None, 0, going, question, now_us) or BUSY
-        key = Key(digest, self._mask)
-        record = self._slots.look_up(key)
-        answer = self._take(record, key, key.shard, going, question, now_us)
+        if question.key is None:
+            return self._take(_PLAIN, going, question, now_us) or BUSY
+        key = self._recent.get(question.key)
+        if key is None:
+            key = self._met(question.key)
+        answer = self._take(key, going, question, now_us)
         if answer is None:
             self.words[OVERFLOWED] += 1
-            answer = self._take(OVERFLOW, None, 0, going, question, now_us)
+            answer = self._take(_OVERFLOW, going, question, now_us)
         return answer or BUSY
 
-    def charge(self, digest: bytes | None, tokens: int, now_us: int) -> bool:
+    def _met(self, name: str) -> Key:
+        """A key that has not been asked about lately."""
+        key = Key(name, self._mask)
+        self._slots.look_up(key)
+        if len(self._recent) >= _RECENT:
+            self._recent.clear()
+        self._recent[name] = key
+        return key
+
+    def charge(self, name: str | None, tokens: int, now_us: int) -> bool:
         """Take away what was spent while this bucket could not be had, as if at the time. False: it still cannot be had.
 
         No more than makes it as empty as it could be full.
         """
-        key = None if digest is None else Key(digest, self._mask)
-        shard = 0 if key is None else key.shard
-        turn, words = self._turns[shard], self.words
+        key = _PLAIN if name is None else Key(name, self._mask)
+        turn, words = self._turns[key.shard], self.words
         with Taken(turn, waits=False) as is_ours:
             if not is_ours:
                 return False
-            self._mend(shard, now_us)
-            record = PLAIN if key is None else self._slots.look_up(key)
+            self._mend(key.shard, now_us)
+            record = self._slots.look_up(key) if key.digest else PLAIN
             pace = self.paces.numbered(words[record + 3]) if record else None
             if pace is not None:
                 units = words[record]
                 words[record] = max(min(units, -pace.capacity), units - tokens * UNIT)  # one word: never half written
         return True
 
-    def _take(self, record: int, key: Key | None, shard: int, going: Going, question: Take, now_us: int) -> Answer | None:
+    def _take(self, key: Key, going: Going, question: Take, now_us: int) -> Answer | None:
         """Answer from a record: `brought` and `decide` written out for a steady pace. None: there is no room for the key.
 
-        `record` is where the bucket was when it was looked up without the lock, or 0.
+        A key knows where its bucket was when it was seen last; it is looked up again if it is there no more.
         """
         words = self.words
         pace, number, is_usual = question.pace, going.number, going.is_steady
         numerator, denominator, capacity = pace.numerator, pace.denominator, pace.capacity
         least, most, patience_us = question.least, question.most, question.patience_us
-        is_usual = is_usual and least > 0 and record > 0
         needed = least * UNIT
-        slot, first, second = (0, 0, 0) if key is None else (key.slot, key.first, key.second)
+        (slot, record), first, second, shard = key.found, key.first, key.second, key.shard
+        is_usual = is_usual and least > 0 and record > 0
         state, turn = STATE + shard, self._turns[shard]
         began_us = 0
         while turn.held or turn[LOCK]:
@@ -172,20 +188,18 @@ class Table:
                         wait_us = -((rest - (needed - units) * denominator) // numerator)
                         if wait_us > patience_us:
                             return Decided(0, wait_us if wait_us < EXACT else EXACT, units, False)
-            return self._take_slowly(record, key, shard, number, question, now_us)
+            return self._take_slowly(key, number, question, now_us)
         finally:
             turn.held = False
             turn[UNLOCK]
 
     # --- under the lock of the shard ---------------------------------------------------------------------------------------
 
-    def _take_slowly(self, record: int, key: Key | None, shard: int, number: int, question: Take, now_us: int) -> Answer | None:
-        self._mend(shard, now_us)
-        if key is None:
-            return self._decide(record, shard, number, question, now_us)
-        record = self._slots.look_up(key)
+    def _take_slowly(self, key: Key, number: int, question: Take, now_us: int) -> Answer | None:
+        self._mend(key.shard, now_us)
+        record = self._slots.look_up(key) if key.digest else key.found[1]
         if record:
-            return self._decide(record, shard, number, question, now_us)
+            return self._decide(record, key.shard, number, question, now_us)
         return self._take_for_the_first_time(key, number, question, now_us)
 
     def _take_for_the_first_time(self, key: Key, number: int, question: Take, now_us: int) -> Answer | None:

@@ -119,7 +119,7 @@ def test_whoever_read_the_clock_before_others_does_not_turn_time_back(make_store
     late = Take("limit", None, pace, pace.capacity, 1)
     other.buckets.take(late)
     for _ in range(5):
-        assert other.buckets._plain["limit"].take(late, None, before_us) == Decided(0, 1_000, 0, False)
+        assert other.buckets._plain["limit"].take(late, before_us) == Decided(0, 1_000, 0, False)
     clock.advance(0.1)
     assert isinstance(ask(one, None, 0, pace), Decided)
     assert ask(one, None, 0, pace) == Decided(0, 0, 100 * UNIT, False), "no stretch of time has counted twice"
