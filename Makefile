@@ -52,6 +52,7 @@ reference: .venv/.test ## write the reference of the configuration file and its 
 
 bench: .venv/.test ## measure what the middleware, following a file and shared stores cost
 	@$(python) benchmarks/asgi_stack.py $(ARGS)
+	@$(python) benchmarks/grpc_stack.py
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 

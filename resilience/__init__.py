@@ -36,6 +36,7 @@ from resilience.layers.deadline import CurrentDeadline, Deadline, current_deadli
 from resilience.layers.limiter import RateLimiter
 from resilience.layers.retry import Retry, Verdict
 from resilience.pipeline import Pipeline
+from resilience.refusals import RefusalSettings
 from resilience.toolkit import Toolkit, load
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ __all__ = [
     "Quota",
     "RateLimited",
     "RateLimiter",
+    "RefusalSettings",
     "Rejected",
     "ResilienceError",
     "Retry",

@@ -18,9 +18,12 @@ class Rejected(ResilienceError):
         policy: the name of the policy that refused.
         reason: one word for telemetry and problem bodies, such as "quota", "cut", "open", "expired".
         retry_after_s: seconds until a new try can succeed, or None where none is known or none would.
+        trace_id: 32 hexadecimal digits, or empty: the trace in which it was refused, where that is known already.
 
     Without a `message` its text is put together only when somebody reads it: a service under a flood refuses far more often.
     """
+
+    trace_id: str = ""
 
     def __init__(self, message: str = "", *, policy: str = "", reason: str = "", retry_after_s: float | None = None) -> None:
         if message:

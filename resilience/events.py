@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class ConfigLoaded:
 
 @dataclass(frozen=True, slots=True)
 class ConfigRefused:
-    """A configuration file could not be used; `error` says why, a line a problem."""
+    """A configuration file could not be used; `error` says why, a line a problem, and how many more there are after twenty."""
 
     path: str
     error: str
@@ -142,3 +143,12 @@ def _drop(observer: Observer) -> bool:
         count = len(_observers)
         _observers = tuple(kept for kept in _observers if kept is not observer)
         return len(_observers) < count
+
+
+def _renew_lock() -> None:
+    global _lock  # the old one may be held by a thread that is not here
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
+from resilience import tracing
 from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
 from resilience.clock import US_PER_S, Clock
 from resilience.drivers import Timeout, within
@@ -38,6 +39,7 @@ class Stage:
         if call.trace is not None:
             span = call.trace.layer(self.deadline.kind, self.pipeline, self.deadline.name)
             span.end(Decision.EXPIRED.value, {"resilience.deadline.remaining_s": 0.0}, error)
+            error.trace_id = tracing.trace_id()  # here, where the call's own span is the current one
         return error
 
     def admit(self, call: Call) -> Permit:
@@ -112,6 +114,8 @@ class Stage:
                 call.held.append((layer, token))
         except BaseException as error:
             refusal = error
+            if span is not None and isinstance(error, Rejected):
+                error.trace_id = tracing.trace_id()  # here, where the call's own span is the current one
             raise
         finally:
             if span is not None:

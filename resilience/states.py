@@ -105,7 +105,7 @@ class States:
         for name, limiter in self.document.limiters.items():
             state = self.limiters[name]
             state.move_to(self._signal(limiter.health), now_us)
-            state.configure(limiter.settings, now_us, keep_calls=True)
+            state.configure(limiter.settings, now_us)
             if isinstance(state, SharedLimiterState):
                 state.on_store_error = limiter.on_store_error
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
+from resilience.call import Call
 from resilience.clock import US_PER_S
 from resilience.config.document import LayerKind, LayerReference
 from resilience.config.schema import LAYERS
@@ -45,9 +46,9 @@ def pipeline_status(pipeline: Pipeline) -> dict[str, Any]:
     return {"pipeline": pipeline.name, "health": _signals(signals), **_policies(layers)}
 
 
-def shortened(error: str | None) -> str | None:
+def shortened(error: str) -> str:
     """An error whose lines are faults, cut where there are so many that nobody would read them all."""
-    lines = [] if error is None else error.split("\n")
+    lines = error.split("\n")
     if len(lines) <= _MOST_LINES:
         return error
     return "\n".join([*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more"])
@@ -88,8 +89,7 @@ def _limiter(limiter: RateLimiter) -> dict[str, Any]:
     found = {"shadow": limiter.settings.shadow, **limiter.status()}
     if limiter._key_of is not None:
         return found
-    quota = limiter.state.quota(limiter.name, None, 1, limiter.clock.now_us())
-    return {**found, "remaining": quota.remaining}
+    return {**found, "remaining": limiter.quota(Call(now_us=limiter.clock.now_us())).remaining}
 
 
 def _breaker(breaker: CircuitBreaker) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Final
 
 from resilience.clock import Clock
 from resilience.drivers import aperform, perform
 from resilience.layers.base import Attempt, Effect
 from resilience.plan import Plan
+
+_STANDING: Final[set[SteppedPlan]] = set()
+"""Plans that have begun and not ended. One to which nobody else refers is closed by whoever learns of it, not by the collector: it
+may run while this very thread holds a lock, and in any context."""
 
 
 class SteppedPlan:
@@ -30,6 +34,7 @@ class SteppedPlan:
 
     def first(self) -> Effect | None:
         """The first step."""
+        _STANDING.add(self)
         return self._step(self._plan.__next__)
 
     def returned(self, result: Any) -> Effect | None:
@@ -70,16 +75,20 @@ class SteppedPlan:
     def close(self) -> None:
         """Give it up: what it holds is settled as ignored."""
         if self.is_pending:
-            self.is_pending = False
+            self._is_over()
             self._context.run(self._plan.close)
 
     def _step(self, step: Callable[..., Effect], *args: Any) -> Effect | None:
         try:
             return self._context.run(step, *args)
         except StopIteration as done:
-            self.is_pending = False
+            self._is_over()
             self.result = done.value
             return None
         except BaseException:
-            self.is_pending = False
+            self._is_over()
             raise
+
+    def _is_over(self) -> None:
+        self.is_pending = False
+        _STANDING.discard(self)

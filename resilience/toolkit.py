@@ -31,6 +31,8 @@ _SETTLING_US: Final = 50_000
 """How soon to look again at a file that is being changed."""
 _WAIT_S: Final = 5.0
 """The longest that closing waits for a look that is under way."""
+_MOST_WARNINGS: Final = 20
+"""How many a reload writes to the log: a file can have thousands."""
 _SHORTEST_S: Final = 0.05
 _LONGEST_S: Final = 3600.0
 _Change = tuple[Document, Document]
@@ -122,9 +124,9 @@ class Toolkit:
         """See that the file is watched in this process too, were it forked in a way that Python was not told of."""
         LIVE.ensure()
 
-    def _look(self, now_us: int) -> int | None:
+    def _look(self, clock: Clock) -> int | None:
         """What the watching thread does when the file is due. Returns when it is due again."""
-        watcher = self._watcher
+        watcher, now_us = self._watcher, clock.now_us()
         if watcher is None or self._is_closed:
             return None
         if watcher.is_at_rest(now_us):
@@ -132,7 +134,7 @@ class Toolkit:
         with held_back(), self.lock:
             if self._is_closed:
                 return None
-            news = watcher.poll(now_us, self._known)
+            news = watcher.poll(clock, self._known)
             outcome = None if news is None else self._take(news)
         if outcome is not None:
             self._tell(outcome)
@@ -169,7 +171,7 @@ class Toolkit:
 
     def _refuse(self, news: News, error: ConfigError) -> ConfigError:
         self._known = Known(news.key, self._known.has_end_mark)
-        self._last_error = str(error)
+        self._last_error = shortened(str(error))  # 64 KB of faults can be told in 30 MB
         return error
 
     def _tell(self, outcome: _Outcome) -> None:
@@ -182,13 +184,15 @@ class Toolkit:
             return
         self._told = outcome.number
         emit([event])
-        for warning in warnings:
+        for warning in warnings[:_MOST_WARNINGS]:
             log.warning("%s", warning)
+        if len(warnings) > _MOST_WARNINGS:
+            log.warning("%s: has %d more warnings; `resilience check` shows all", self.path, len(warnings) - _MOST_WARNINGS)
 
     def _event(self, result: _Change | ConfigError) -> tuple[Event, tuple[object, ...]]:
         """What observers are told, and the warnings that go with it."""
         if isinstance(result, ConfigError):
-            return ConfigRefused(self.path, str(result)), ()
+            return ConfigRefused(self.path, shortened(str(result))), ()
         old, new = result
         found = differences(old, new)
         return ConfigLoaded(self.path, new.sha256, found.added, found.removed, found.restarted), tuple(new.warnings)
@@ -231,7 +235,7 @@ class Toolkit:
         return {
             "path": self.path,
             "watched": self._watcher is not None,
-            "last_error": shortened(self._last_error),
+            "last_error": self._last_error,
             **active_status(self.active, self.clock.now_us()),
         }
 

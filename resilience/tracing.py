@@ -50,3 +50,21 @@ def install(answer: Begin) -> None:
     """Put `answer` in the place of `begin` for this process."""
     global begin
     begin = answer
+
+
+TraceId = Callable[[], str]
+
+
+def _no_trace() -> str:
+    return ""
+
+
+trace_id: TraceId = _no_trace
+"""The id of the trace that this task or thread is in, as 32 hexadecimal digits; empty where it is in none. Called as
+`tracing.trace_id`."""
+
+
+def install_trace_id(answer: TraceId) -> None:
+    """Put `answer` in the place of `trace_id` for this process."""
+    global trace_id
+    trace_id = answer

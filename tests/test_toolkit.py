@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -329,6 +330,20 @@ def test_an_outcome_that_was_overtaken_is_not_told_after_the_newer_one(
     assert toolkit.active.version == 3
 
 
+@pytest.mark.parametrize(("idle", "told"), [(1, 1), (20, 20), (21, 20), (900, 20)])
+def test_warnings_are_told_and_after_twenty_counted(
+    idle: int, told: int, toolkit: Toolkit, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    added = "".join(f"  idle{number}: {{rate: 1/s}}\n" for number in range(idle))
+    file.write(("limiters:\n", f"limiters:\n{added}"), ('"/orders/**"', '"/**"'))
+    with caplog.at_level(logging.WARNING, "resilience"):
+        toolkit.reload()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if "guards nothing" in line] == lines[:told]
+    assert lines[0].startswith(f"{file.path}:7:3: limiters.idle0: no pipeline has this layer")
+    assert lines[told:] == ([f"{file.path}: has {idle - told} more warnings; `resilience check` shows all"] if idle > told else [])
+
+
 def test_a_file_that_has_gone_changes_nothing(toolkit: Toolkit, file: File) -> None:
     file.path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -414,6 +429,22 @@ def test_a_breaker_forced_in_the_file_and_let_go_again(toolkit: Toolkit, file: F
     toolkit.reload()
     assert toolkit.pipeline("payments").call(str) == ""
     assert not toolkit.health().in_incident
+
+
+@pytest.mark.parametrize("before", ["", ", force: open"])
+def test_a_breaker_that_holds_the_signal_lets_go_when_it_is_forced_open_in_the_shadow(
+    before: str, toolkit: Toolkit, file: File, clock: ManualClock
+) -> None:
+    file.write(("open_for: 30s}", f"open_for: 30s{before}}}"))
+    toolkit.reload()
+    with contextlib.suppress(CircuitOpen):
+        fail(toolkit)
+    assert toolkit.health().in_incident
+    file.write(("open_for: 30s}", "open_for: 30s, force: open, shadow: true}"))
+    toolkit.reload()
+    assert not toolkit.health().in_incident
+    clock.advance(60.0)
+    assert toolkit.health().factor == 0.35
 
 
 # --- telling ------------------------------------------------------------------------------------------------------------------

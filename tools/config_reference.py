@@ -23,6 +23,7 @@ from resilience.config.schema import (  # noqa: E402
     LAYERS,
     MATCH,
     PIPELINE,
+    REFUSALS,
     SECTIONS,
     STORE,
     STORE_SECTIONS,
@@ -75,7 +76,7 @@ def tables() -> dict[str, str]:
         ),
         "routes": _keys([_row(f"match.{key.name}", key, "") for key in MATCH] + [_row(PIPELINE.name, PIPELINE, "required")]),
         "store": _keys([_row(STORE.name, STORE, _code(STORE.default)), *_store_rows()]),
-        **{section.name: _keys(_rows(section)) for section in SECTIONS},
+        **{section.name: _keys(_rows(section)) for section in (*SECTIONS, REFUSALS)},
     }
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from resilience import Rejected
 from resilience.edges import (
     CURRENT,
+    Answers,
     Call,
     Guarded,
     Outcome,
@@ -19,11 +20,11 @@ from resilience.edges import (
     Slot,
     adrive,
     judge_error,
+    judge_relayed,
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_answer,
-    refusal_in,
+    relayed_in,
     settle_error,
     wheel_of,
 )
@@ -72,6 +73,10 @@ class HttpExchange(RequestCall):
         self._expired = False
         self._slot: Slot | None = None
 
+    @property
+    def answers(self) -> Answers:
+        return self._guarded.answers
+
     def run(self, app: App) -> Awaitable[None]:
         """Serve the request."""
         guarded = self._guarded
@@ -106,7 +111,7 @@ class HttpExchange(RequestCall):
                 trace.finish()
 
     async def _refuse(self, refusal: Rejected) -> None:
-        await send_answer(self._send, refusal_answer(refusal, own=True))
+        await send_answer(self._send, self.answers.to(refusal, own=True))
 
     async def _serve(self, app: App) -> None:
         mark = None
@@ -137,16 +142,16 @@ class HttpExchange(RequestCall):
         if self._client_gone:
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error)
+            settle_error(self._permit, error, judge_relayed if self._start is None else judge_error)
         if self._expired:
             self._takes_back_cancellation()
             log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
             return isinstance(error, Exception)
-        refusal = refusal_in(error) if self._start is None else None
+        refusal = relayed_in(error) if self._start is None else None
         if refusal is None:
             return False
-        # A refusal by an outgoing pipeline left the handler: answered as long as nothing was sent.
-        await send_answer(self._send, refusal_answer(refusal, own=False))
+        # A refusal by an outgoing pipeline, or by a service further in, left the handler: answered as long as nothing was sent.
+        await send_answer(self._send, self.answers.to(refusal, own=False))
         return True
 
     # --- the application's side ---------------------------------------------------------------------------------------------
@@ -223,7 +228,7 @@ class HttpExchange(RequestCall):
         if self._client_gone:
             return Outcome.IGNORED
         if self.error is not None:  # a refusal that the framework's handler turned into this response
-            return judge_error(self, self.error)
+            return judge_relayed(self, self.error)
         if self._start is None:
             return Outcome.FAILED
         self.status = self._start["status"]
@@ -272,7 +277,7 @@ class HttpExchange(RequestCall):
         settle_error(self._permit, error)
         self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
-            answer = send_answer(self._send, refusal_answer(error, own=True))
+            answer = send_answer(self._send, self.answers.to(error, own=True))
             self._answering = asyncio.get_running_loop().create_task(answer)
         if not waits_for_thread(self._task):
             self._cancel()

@@ -4,6 +4,9 @@
     Litestar(..., exception_handlers={Rejected: litestar_refusal})
     MIDDLEWARE = ["resilience.integrations.asgi.django_refusals", ...]
 
+They take errors of client libraries too, such as `app.register_error_handler(grpc.RpcError, quart_refusal)`: one by which a service
+further in has refused is answered as a refusal, any other is raised again.
+
 Without it such a framework answers 500, which the breaker around the handler takes for a failure. Starlette and FastAPI need none.
 """
 
@@ -12,27 +15,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from resilience import Rejected
-from resilience.edges import answer_in_handler
+from resilience.edges import answer_in_handler, relayed_in
 
 if TYPE_CHECKING:
     from django.http import HttpResponse
     from litestar import Response
 
 
-async def quart_refusal(error: Rejected) -> tuple[bytes, int, dict[str, str]]:
+async def quart_refusal(error: Exception) -> tuple[bytes, int, dict[str, str]]:
     """Quart's error handler: `app.register_error_handler(Rejected, quart_refusal)`."""
     answer = answer_in_handler(error)
     return answer.body, answer.status, dict(answer.headers)
 
 
-def litestar_refusal(request: Any, error: Rejected) -> Response[bytes]:
+def litestar_refusal(request: Any, error: Exception) -> Response[bytes]:
     """Litestar's exception handler: `exception_handlers={Rejected: litestar_refusal}`."""
     from litestar import Response  # noqa: PLC0415
 
     answer = answer_in_handler(error)
     headers = dict(answer.headers)
-    return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type"), headers=headers)
+    return Response(answer.body, status_code=answer.status, media_type=headers.pop("content-type", "text/plain"), headers=headers)
 
 
 def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -41,7 +43,7 @@ def django_refusals(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     from django.http import HttpResponse  # noqa: PLC0415
 
     def process_exception(request: Any, error: Exception) -> HttpResponse | None:
-        if not isinstance(error, Rejected):
+        if relayed_in(error) is None:
             return None
         answer = answer_in_handler(error)
         return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))

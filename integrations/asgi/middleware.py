@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from resilience import ConfigError, Pipeline, Toolkit
-from resilience.edges import Answer, RouteSource, open_source
+from resilience import ConfigError, Pipeline, RefusalSettings, Toolkit
+from resilience.edges import Answer, ChangeAnswer, RouteSource, open_source
 from resilience.integrations.asgi.exchange import HttpExchange
 from resilience.integrations.asgi.request import own_path, send_answer
 from resilience.integrations.asgi.status import StatusPage, deny_websocket
@@ -28,6 +28,10 @@ class ResilienceMiddleware:
         config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request, by the path
             within the application: without what the server or a mount put before it (`root_path`).
         pipeline: one pipeline made in code that guards every request instead.
+        refusals: how refusals are answered, with `pipeline`: statuses, and whether with a problem document; a file has a section of
+            that name.
+        answer: has the last word on each answer to a refusal: a function of the `Rejected` and the `resilience.edges.Answer` that
+            returns an `Answer`, such as `answer.with_body("application/json", body)`.
         status_path: the path within the application at which the status is served as JSON, such as "/-/resilience"; default
             nowhere. It shows what `Toolkit.status` returns; with `pipeline`, the policies of that pipeline and their signals. It is
             not guarded and not counted, so it answers also while every limit is used up; the application sees no request and no
@@ -35,7 +39,7 @@ class ResilienceMiddleware:
         status_token: what `Authorization: Bearer ...` must carry to read it: at least 16 characters. Any other request gets 401.
 
     Raises:
-        TypeError: neither or both of `config` and `pipeline` are given.
+        TypeError: neither or both of `config` and `pipeline` are given, or `refusals` without `pipeline`.
         ValueError: `status_path` without `status_token` or the other way round, or one of them is not as it must be.
 
     A file that cannot be used stops the start: the server is told by `lifespan.startup.failed`. A server without lifespan gets 503
@@ -48,6 +52,8 @@ class ResilienceMiddleware:
         config: str | os.PathLike[str] | Toolkit | None = None,
         *,
         pipeline: Pipeline | None = None,
+        refusals: RefusalSettings | None = None,
+        answer: ChangeAnswer | None = None,
         status_path: str | None = None,
         status_token: str | None = None,
     ) -> None:
@@ -58,7 +64,7 @@ class ResilienceMiddleware:
         self._error: ConfigError | None = None
         # Starlette makes middleware in its first call, where servers swallow an exception: it is kept, and told at lifespan.
         try:
-            self._source, self._close = open_source(config, pipeline)
+            self._source, self._close = open_source(config, pipeline, refusals, answer)
         except ConfigError as error:
             self._error = error
 

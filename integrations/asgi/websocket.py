@@ -12,9 +12,10 @@ from resilience.edges import (
     Outcome,
     Permit,
     adrive,
+    judge_error,
+    judge_relayed,
     judge_status,
-    refusal_answer,
-    refusal_in,
+    relayed_in,
     settle_error,
     within,
 )
@@ -53,7 +54,7 @@ class WebsocketExchange:
                 self._permit: Permit = stage.admit(call) if is_plain else await adrive(stage.steps(call), pipeline.clock)
             except Rejected as refusal:
                 await self._receive()  # the server's websocket.connect: nobody else will take it
-                await self._deny(refusal_answer(refusal, own=True))
+                await self._deny(self._guarded.answers.to(refusal, own=True))
                 return
             await self._serve(app)
         finally:
@@ -70,11 +71,11 @@ class WebsocketExchange:
         try:
             await within(call, timeout, guarded.pipeline.clock, lambda: app(self._scope, self.receive, self))
         except Exception as error:
-            settle_error(self._permit, error)
-            refusal = None if self._is_over else refusal_in(error)
+            settle_error(self._permit, error, judge_error if self._is_over else judge_relayed)
+            refusal = None if self._is_over else relayed_in(error)
             if refusal is None:
                 raise
-            await self._deny(refusal_answer(refusal, own=False))
+            await self._deny(guarded.answers.to(refusal, own=False))
         except BaseException as error:
             settle_error(self._permit, error)
             raise

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
 
-from resilience.edges import Attempt, Effect
+from resilience.edges import Effect
 from resilience.integrations.grpc.errors import number_of
 from resilience.integrations.grpc.outgoing import RpcExchange, raised
 
@@ -28,7 +28,7 @@ class UnaryRun:
         self._send = send
 
     def begin(self) -> Any:
-        """Make tries until one has succeeded, or is still on its way because its caller asked for a future. Returns its call.
+        """Make tries until one has succeeded. Returns its call; the future of the call where one is asked for, and is on its way.
 
         Raises:
             Rejected: a layer refused. The last error is raised as itself.
@@ -43,8 +43,8 @@ class UnaryRun:
                 elif sent.done():
                     effect = self.took(sent)
                 else:
-                    return sent
-        except Exception as error:  # noqa: BLE001  # raised again
+                    return PendingCall(self, sent)
+        except BaseException as error:  # noqa: BLE001  # raised again
             raise_as_seen(error)
         return self.over()
 
@@ -52,7 +52,7 @@ class UnaryRun:
         """Send the next try: its call, or that it could not be sent."""
         try:
             return self.steps.context.run(self._send)
-        except Exception as error:  # noqa: BLE001  # it goes on inside the plan
+        except BaseException as error:  # noqa: BLE001  # it goes on inside the plan
             return Failed(error)
 
     def took(self, call: Any) -> Effect | None:
@@ -70,7 +70,7 @@ class UnaryRun:
 class Failed(NamedTuple):
     """A try that could not be sent."""
 
-    error: Exception
+    error: BaseException
 
 
 def error_of(call: Any) -> BaseException | None:
@@ -91,8 +91,7 @@ def raise_as_seen(error: BaseException) -> NoReturn:
 
 
 class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships no types
-    """The future of a call. gRPC's own thread learns how a try ended and makes the next one; where it must wait before, a thread of
-    its own does. The retry budget bounds how many do."""
+    """The future of a call. gRPC's own thread learns how a try ended; where it may be worth another, one of its own goes on."""
 
     def __init__(self, run: UnaryRun, call: Any) -> None:
         self._run = run
@@ -103,28 +102,26 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships n
     # --- its tries --------------------------------------------------------------------------------------------------------------
 
     def _ended(self, call: Any) -> None:
-        with self._failing():
-            self._go_on(self._run.took(call))
+        error = error_of(call)
+        if error is not None and self._run.exchange.judges_slowly(error):
+            threading.Thread(target=self._go_on, args=(call,), name="resilience-grpc-retry", daemon=True).start()
+        else:
+            self._go_on(call)
 
-    def _go_on(self, effect: Effect | None) -> None:
+    def _go_on(self, call: Any) -> None:
         run = self._run
-        while effect is not None:
-            if not isinstance(effect, Attempt):
-                threading.Thread(target=self._wait, args=(effect,), name="resilience-grpc-retry", daemon=True).start()
-                return
-            sent = run.sent()
-            if not isinstance(sent, Failed):
-                self._call = sent
-                if run.exchange.is_cancelled:
-                    sent.cancel()
-                sent.add_done_callback(self._ended)
-                return
-            effect = run.steps.raised(sent.error)
-        self._future.set_result(run.over().result())
-
-    def _wait(self, effect: Effect) -> None:
         with self._failing():
-            self._go_on(self._run.steps.until_attempt(effect))
+            effect = run.took(call)
+            while run.steps.until_attempt(effect) is not None:
+                sent = run.sent()
+                if not isinstance(sent, Failed):
+                    self._call = sent
+                    if run.exchange.is_cancelled:
+                        sent.cancel()
+                    sent.add_done_callback(self._ended)
+                    return
+                effect = run.steps.raised(sent.error)
+            self._future.set_result(run.over().result())
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -288,7 +285,7 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
             try:
                 self._call = steps.context.run(self._send)
                 return
-            except Exception as error:  # noqa: BLE001  # it goes on inside the plan
+            except BaseException as error:  # noqa: BLE001  # it goes on inside the plan
                 effect = steps.raised(error)
 
     def cancel(self) -> Any:

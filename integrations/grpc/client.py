@@ -11,7 +11,7 @@ import grpc
 
 from resilience import Pipeline, Toolkit
 from resilience.edges import Choose, Chosen, OutgoingPipelines
-from resilience.integrations.grpc.calls import PendingCall, StreamCall, UnaryRun
+from resilience.integrations.grpc.calls import StreamCall, UnaryRun
 from resilience.integrations.grpc.outgoing import RequestStream, RpcExchange
 
 Continuation = Callable[[Any, Any], Any]
@@ -93,9 +93,7 @@ class ClientInterceptor(
         self, pipeline: Pipeline, continuation: Continuation, details: Any, request: Any, requests: RequestStream | None
     ) -> Any:
         exchange = RpcExchange(pipeline, details, self._target, requests, streams_back=False)
-        run = UnaryRun(exchange, _sender(exchange, continuation, details, request))
-        call = run.begin()
-        return call if call.done() else PendingCall(run, call)
+        return UnaryRun(exchange, _sender(exchange, continuation, details, request)).begin()
 
     def _stream(
         self, pipeline: Pipeline, continuation: Continuation, details: Any, request: Any, requests: RequestStream | None

@@ -209,6 +209,10 @@ class RpcExchange(ClientExchange):
         """A response has come: the call is committed (gRFC A6)."""
         return SUCCESS
 
+    def judges_slowly(self, error: BaseException) -> bool:
+        """Whether to judge `error` takes initial metadata. gRPC waits for them, and its own threads, which bring them, must not."""
+        return self._retry is not None and code_of(error) in self._retry.on.codes | self._retry.on.advised_codes
+
     def judge_foreign(self, error: BaseException) -> Verdict:
         """By the status code and the server's pushback, until response headers have come (gRFC A6)."""
         code, retry = code_of(error), self._retry

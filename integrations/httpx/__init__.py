@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilience.integrations.httpx import faults as faults  # its errors cross hops from now on
 from resilience.integrations.httpx.transport import AsyncResilienceTransport, ResilienceTransport
 
 __all__ = ["AsyncResilienceTransport", "ResilienceTransport"]

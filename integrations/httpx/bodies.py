@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from resilience import DeadlineExceeded
@@ -15,12 +15,43 @@ _WORTH_READING: Final = 65_536
 _WORTH_WAITING_US: Final = 100_000
 
 
+class BoundReads:
+    """Lets each wait for bytes of one body end with the deadline.
+
+    httpcore asks for its timeout once a body, and waits that long for each part: a peer could take twice the time that was left.
+    Over HTTP/1 a connection serves one response at a time, so its `read` is covered until the body is closed, which is when the
+    next request may have it.
+    """
+
+    def __init__(self, response: Any, request: HttpxRequest) -> None:
+        self._connection: Any = None
+        connection = response.extensions.get("network_stream")
+        is_alone = response.extensions.get("http_version", b"").startswith(b"HTTP/1")
+        if connection is None or not is_alone or request.left_s() is None:
+            return
+        read: Callable[..., bytes] = connection.read
+
+        def bound_read(max_bytes: int, timeout: float | None = None) -> bytes:
+            return read(max_bytes, request.timeouts.get("read", timeout))
+
+        with contextlib.suppress(AttributeError):  # one of another transport, which has no place for it
+            connection.read = bound_read
+            self._connection = connection
+
+    def end(self) -> None:
+        """Uncover it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            del connection.read
+
+
 class Body(SyncByteStream):
     """A body that is read in a thread. Between two parts the deadline is looked at; each wait ends with it."""
 
-    def __init__(self, stream: Any, request: HttpxRequest) -> None:
-        self._stream = stream
+    def __init__(self, response: Any, request: HttpxRequest) -> None:
+        self._stream = response.stream
         self._request = request
+        self._reads = BoundReads(response, request)
 
     def __iter__(self) -> Iterator[bytes]:
         parts = iter(self._stream)
@@ -44,6 +75,7 @@ class Body(SyncByteStream):
             raise ended_by from error
 
     def close(self) -> None:
+        self._reads.end()
         try:
             self._stream.close()
         finally:

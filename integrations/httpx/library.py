@@ -60,6 +60,9 @@ if not TYPE_CHECKING:
 
 WHOLE_BODIES: Final = _each("ByteStream")
 """Bodies that are bytes, and can be sent any number of times."""
+RESPONSES: Final = _each("Response")
+STATUS_ERRORS: Final = _each("HTTPStatusError")
+"""What `raise_for_status` raises."""
 TIMEOUTS: Final = _each("TimeoutException")
 CONNECTION_ERRORS: Final = (*_each("TransportError"), OSError)
 OWN_FAULTS: Final = (*_each("PoolTimeout"), *_each("UnsupportedProtocol"), *_each("LocalProtocolError"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from resilience import Pipeline
 from resilience.edges import OutgoingRequest, host_key
 from resilience.integrations.httpx.library import CONNECTION_ERRORS, OWN_FAULTS, TIMEOUTS, WHOLE_BODIES, library_of
+from resilience.integrations.httpx.upload import Upload
 
 if TYPE_CHECKING:
     from resilience.integrations.httpx.library import Request
@@ -59,10 +60,10 @@ class HttpxRequest(OutgoingRequest):
         headers.update(self.begin_try())
         self.timeouts = Timeouts(request.extensions.get(_TIMEOUT, {}), self.left_s)
         extensions = {**request.extensions, _TIMEOUT: self.timeouts}
-        copy = library_of(request).Request(
-            request.method, request.url, headers=headers, stream=request.stream, extensions=extensions
-        )
-        if isinstance(request.stream, WHOLE_BODIES):
+        is_whole = isinstance(request.stream, WHOLE_BODIES)
+        stream = request.stream if is_whole else Upload(request.stream, self)
+        copy = library_of(request).Request(request.method, request.url, headers=headers, stream=stream, extensions=extensions)
+        if is_whole:
             copy.read()  # so that whoever looks at its content, such as a transport that signs requests, finds it
         return copy
 

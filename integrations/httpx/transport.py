@@ -23,7 +23,7 @@ class _SyncRequest(HttpxRequest):
         """Send it, as often as it is worth it. Returns the response, whose body settles the call."""
         response = drive(self.plan(), self.pipeline.clock, self._send)
         if self.is_unread(response):
-            response.stream = Body(response.stream, self)
+            response.stream = Body(response, self)
         return response
 
     def _send(self) -> Any:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from urllib3.exceptions import HTTPError
 
 from resilience import Clock, DeadlineExceeded
 
@@ -25,15 +30,30 @@ class Body:
     def __init__(self, raw: HTTPResponse, request: Request) -> None:
         self._raw = raw
         self._request = request
+        self._data: bytes | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
 
     # --- reading ----------------------------------------------------------------------------------------------------------------
 
-    def read(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
-        """As urllib3's."""
-        return self._step(lambda: self._raw.read(amt, *args, **kwargs))
+    def read(self, amt: int | None = None, decode_content: bool | None = None, cache_content: bool = False) -> bytes:
+        """As urllib3's. With a deadline it looks at it whenever something has come."""
+        read1 = self._read1()
+        if read1 is None:
+            return self._step(lambda: self._raw.read(amt, decode_content, cache_content))
+        parts, missing = [], None if amt is None or amt < 0 else amt
+        while missing is None or missing > 0:
+            size = _PART if missing is None else min(missing, _PART)
+            part = self._step(partial(read1, size, decode_content))
+            if not part:
+                break
+            parts.append(part)
+            missing = None if missing is None else missing - len(part)
+        whole = b"".join(parts)
+        if cache_content and amt is None:
+            self._data = whole
+        return whole
 
     def read1(self, amt: int | None = None, *args: Any, **kwargs: Any) -> bytes:
         """As urllib3's."""
@@ -41,12 +61,56 @@ class Body:
 
     def readinto(self, b: bytearray) -> int:
         """As urllib3's."""
-        return self._step(lambda: self._raw.readinto(b))
+        part = self.read(len(b))
+        b[: len(part)] = part
+        return len(part)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """As urllib3's."""
+        return self._step(lambda: self._raw.readline(-1 if size is None else size))
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """As urllib3's."""
+        lines, length, most = [], 0, -1 if hint is None else hint
+        while line := self.readline():
+            lines.append(line)
+            length += len(line)
+            if 0 < most <= length:
+                break
+        return lines
+
+    def __next__(self) -> bytes:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    @property
+    def data(self) -> bytes:
+        """As urllib3's: the whole body, once read."""
+        if self._data is None:
+            self._data = self.read() if self._read1() is not None else self._step(lambda: self._raw.data)
+        return self._data
+
+    def json(self) -> Any:
+        """As urllib3's."""
+        return json.loads(self.data)
+
+    def drain_conn(self) -> None:
+        """As urllib3's: read the rest, and let nothing get in the way."""
+        with contextlib.suppress(HTTPError, HTTPException, OSError):
+            while self.read(_PART):
+                pass
+
+    def _read1(self) -> Callable[..., bytes] | None:
+        """What hands out as much as has come, for a body whose deadline is to be looked at in between."""
+        read1: Callable[..., bytes] | None = getattr(self._raw, "read1", None)
+        return None if self._request.left_s() is None else read1
 
     def stream(self, amt: int | None = _PART, decode_content: bool | None = None) -> Iterator[bytes]:
         """As urllib3's. With a deadline it hands out what has come rather than wait for the whole of `amt`."""
-        read1: Callable[..., bytes] | None = getattr(self._raw, "read1", None)
-        if self._request.left_s() is None or read1 is None or amt == 0:
+        read1 = self._read1()
+        if read1 is None or amt == 0:
             return self._parts(self._raw.stream(amt, decode_content))
         return self._parts(iter(lambda: read1(amt, decode_content), b""))
 

@@ -10,9 +10,10 @@ from requests import PreparedRequest, exceptions
 from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import HTTPError, TimeoutStateError
 
-from resilience import Pipeline
+from resilience import Pipeline, Rejected
 from resilience.edges import OutgoingRequest, drive, host_key
 from resilience.integrations.requests.body import Body, drain, lift_bound
+from resilience.integrations.requests.upload import upload
 
 _CONNECTION_ERRORS: Final = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, HTTPError)
 _OWN_FAULTS: Final = (
@@ -33,11 +34,12 @@ class Request(OutgoingRequest):
         self._request = request
         self._adapter = adapter
         self._options = options
-        self._position = _position(request.body)
+        self._is_whole = _is_whole(request.body)
+        self._position = None if self._is_whole else _position(request.body)
         self._sent = False
         self._is_bounded = False
         method = (request.method or "").upper()
-        can_repeat_body = _is_whole(request.body) or self._position is not None
+        can_repeat_body = self._is_whole or self._position is not None
         super().__init__(pipeline, method, host_of(request), self._values, can_repeat_body=can_repeat_body)
 
     def run(self) -> Any:
@@ -57,6 +59,8 @@ class Request(OutgoingRequest):
         request.headers.update(self.begin_try())
         if self._sent and self._position is not None:
             self._request.body.seek(self._position)  # type: ignore[union-attr]  # what has a position can be sought
+        if not self._is_whole:
+            request.body = upload(self._request.body, self)
         self._sent = True
         left_s = self.left_s()
         self._is_bounded = left_s is not None
@@ -71,7 +75,9 @@ class Request(OutgoingRequest):
 
     def ended_by(self, error: BaseException) -> BaseException:
         """What ended a try or the reading of a body: where the deadline has passed, a timeout is the deadline's."""
-        return self.expired() if self.is_over and self.is_connection_error(error) else error
+        if isinstance(error, Rejected) or not (self.is_over and self.is_connection_error(error)):
+            return error
+        return self.expired()
 
     def discard(self, result: Any) -> None:
         self.ended()
@@ -142,7 +148,14 @@ def own_read_s(own: Any) -> float | None:
 
 
 def _is_whole(body: object) -> bool:
-    return body is None or isinstance(body, (bytes, bytearray, str))
+    """Whether a body is all there: text, or bytes in whatever holds them."""
+    if body is None or isinstance(body, str):
+        return True
+    try:
+        memoryview(body).release()  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        return False
+    return True
 
 
 def _position(body: Any) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from resilience.edges import abandon
+
 T = TypeVar("T")
 
 
@@ -89,3 +91,8 @@ class Body:
                 exchange.as_current(close)
         finally:
             exchange.closed()
+
+    def __del__(self) -> None:
+        """Whoever had it has dropped it without closing it, against PEP 3333."""
+        if not self._exchange.settled:
+            abandon(self._exchange.closed)

@@ -9,23 +9,27 @@ from typing import Any, TypeVar
 from resilience import Rejected
 from resilience.edges import (
     CURRENT,
+    Answer,
+    Answers,
     Call,
     Guarded,
     Outcome,
     Permit,
     drive,
     judge_error,
+    judge_relayed,
     judge_status,
     ratelimit_fields,
     read_inbound,
-    refusal_answer,
-    refusal_in,
+    relayed_in,
+    settle_abandoned,
     settle_error,
 )
 from resilience.integrations.wsgi.body import Body
 from resilience.integrations.wsgi.request import RequestCall, inbound_headers
 from resilience.integrations.wsgi.response import has_no_body, is_file, is_killed, looked_through, status_number
 from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
+from resilience.integrations.wsgi.upload import Upload, upload_of
 
 T = TypeVar("T")
 
@@ -50,6 +54,7 @@ class HttpExchange(RequestCall):
         "_left",
         "_permit",
         "_start_response",
+        "_upload",
         "_within",
         "_write",
     )
@@ -66,11 +71,17 @@ class HttpExchange(RequestCall):
         self._left: int | None = None  # bytes of the body that are still to come, where its head tells its length
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
         self._client_gone = False
+        self._upload: Upload | None = None
         self._expired = False
         self._within: Call | None = None
 
+    @property
+    def answers(self) -> Answers:
+        return self._guarded.answers
+
     def run(self, app: App) -> Iterable[bytes]:
         """Serve the request: returns the body of its response."""
+        settle_abandoned()
         guarded = self._guarded
         found = inbound_headers(self.environ, guarded.inbound_headers)
         if found:
@@ -79,7 +90,7 @@ class HttpExchange(RequestCall):
             self._permit = self._admitted()
         except Rejected as refusal:
             self._end_span()
-            return self._answer(refusal, own=True)
+            return self._give(self.answers.to(refusal, own=True))
         except BaseException:
             self._end_span()
             raise
@@ -87,6 +98,7 @@ class HttpExchange(RequestCall):
 
     def _serve(self, app: App) -> Iterable[bytes]:
         body: Iterable[bytes] | None = None
+        self._upload = upload_of(self.environ)
         try:
             body = self.as_current(lambda: app(self.environ, self))
             if type(body) is list or type(body) is tuple or is_file(body, self.environ):
@@ -206,8 +218,7 @@ class HttpExchange(RequestCall):
         if not self._guarded.streams_have_deadline:
             self.deadline_us = None
 
-    def _answer(self, refusal: Rejected, *, own: bool) -> list[bytes]:
-        answer = refusal_answer(refusal, own=own)
+    def _give(self, answer: Answer) -> list[bytes]:
         if self._has_given_head:
             self._start_response(answer.status_line, [*answer.headers], sys.exc_info())
         else:
@@ -229,18 +240,19 @@ class HttpExchange(RequestCall):
         """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
         if self.settled:
             return None
-        self._settle(lambda: self._settle_error(error))
         is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
-        refusal = None if is_too_late else refusal_in(error)
-        return None if refusal is None else self._answer(refusal, own=False)
+        refusal = None if is_too_late else relayed_in(error)
+        answer = None if refusal is None else self._recorded(lambda: self.answers.to(refusal, own=False))
+        self._settle(lambda: self._settle_error(error, judge_error if answer is None else judge_relayed))
+        return None if answer is None else self._give(answer)
 
-    def _settle_error(self, error: BaseException) -> None:
+    def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
         if self.deadline_us is not None and self._guarded.pipeline.clock.now_us() >= self.deadline_us:
             self._count_expired()  # that is how it ended, whoever was first to say so
-        if self.error is None and (self._client_gone or is_killed(error)):
+        if self.error is None and (self._has_client_gone() or is_killed(error)):
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error)
+            settle_error(self._permit, error, judge)
 
     def _settle(self, step: Callable[[], object]) -> None:
         try:
@@ -260,7 +272,9 @@ class HttpExchange(RequestCall):
         if self._came_late():
             self._count_expired()  # it cannot be stopped and passes, but its caller has gone
         if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
-            return judge_error(self, self.error)
+            return judge_relayed(self, self.error)
+        if self._has_client_gone():
+            return Outcome.IGNORED
         if self._head is None:
             return Outcome.FAILED  # the server makes an error of that
         self.status = status_number(self._head[0])
@@ -272,6 +286,9 @@ class HttpExchange(RequestCall):
         else:
             is_known = self._came_late() or has_no_body(self.environ, self._head[0])
         return self._judge() if is_known else Outcome.IGNORED
+
+    def _has_client_gone(self) -> bool:
+        return self._client_gone or (self._upload is not None and self._upload.is_cut_short)
 
     def _came_late(self) -> bool:
         return self.deadline_us is not None and self.response_us is not None and self.response_us > self.deadline_us

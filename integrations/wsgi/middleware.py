@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from resilience import Pipeline, Toolkit
-from resilience.edges import open_source
+from resilience import Pipeline, RefusalSettings, Toolkit
+from resilience.edges import ChangeAnswer, open_source
 from resilience.integrations.wsgi.exchange import HttpExchange
 from resilience.integrations.wsgi.request import own_path
 from resilience.integrations.wsgi.types import App, Environ, StartResponse
@@ -24,10 +24,14 @@ class ResilienceMiddleware:
         config: the path of a configuration file, or a `Toolkit`. Its routes say which pipeline guards which request, by the path
             within the application: without what the server or a mount put before it (`SCRIPT_NAME`).
         pipeline: one pipeline made in code that guards every request instead.
+        refusals: how refusals are answered, with `pipeline`: statuses, and whether with a problem document; a file has a section of
+            that name.
+        answer: has the last word on each answer to a refusal: a function of the `Rejected` and the `resilience.edges.Answer` that
+            returns an `Answer`, such as `answer.with_body("application/json", body)`.
 
     Raises:
         ConfigError: the file cannot be used: the service does not start.
-        TypeError: neither or both of `config` and `pipeline` are given.
+        TypeError: neither or both of `config` and `pipeline` are given, or `refusals` without `pipeline`.
     """
 
     def __init__(
@@ -36,9 +40,11 @@ class ResilienceMiddleware:
         config: str | os.PathLike[str] | Toolkit | None = None,
         *,
         pipeline: Pipeline | None = None,
+        refusals: RefusalSettings | None = None,
+        answer: ChangeAnswer | None = None,
     ) -> None:
         self.app = app
-        self._source, close = open_source(config, pipeline)
+        self._source, close = open_source(config, pipeline, refusals, answer)
         self._close: Callable[[], None] | None = close
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from resilience.command.kept_state import state_of_added, state_of_changed, state_of_removed
 from resilience.config import Document, Position, RouteRule
 from resilience.config.effective import Effective, effective
-from resilience.config.schema import SECTIONS, Section
+from resilience.config.schema import REFUSALS, SECTIONS, Section
 from resilience.config.walk import dotted
 
 Sign = Literal["+", "-", "~"]
@@ -88,13 +88,24 @@ def _added(new: Document, section: Section, name: str, alike: Sequence[str]) -> 
 
 
 def _changed(old: Document, new: Document, section: Section, name: str) -> Iterator[Change]:
-    pairs = zip(effective(old, section, name), effective(new, section, name), strict=True)
-    changed = [(before, after) for before, after in pairs if before.value != after.value]
-    if changed:
-        settings = tuple(Setting(after.key, _told(before), _told(after)) for before, after in changed)
+    settings = _changed_settings(old, new, section, name)
+    if settings:
         entries = _entries(old, section)[name], _entries(new, section)[name]
-        state = state_of_changed(section.noun, *entries, {after.key for _, after in changed})
+        state = state_of_changed(section.noun, *entries, {setting.key for setting in settings})
         yield Change(CHANGED, section.noun, name, new.positions.get(dotted(section.name, name)), settings, state)
+
+
+def _changed_settings(old: Document, new: Document, section: Section, name: str | None) -> tuple[Setting, ...]:
+    pairs = zip(effective(old, section, name), effective(new, section, name), strict=True)
+    return tuple(Setting(after.key, _told(before), _told(after)) for before, after in pairs if before.value != after.value)
+
+
+def refusal_changes(old: Document, new: Document) -> Iterator[Change]:
+    """What changes about the answers to refused requests."""
+    settings = _changed_settings(old, new, REFUSALS, None)
+    if settings:
+        state = ("holds for what is refused from now on",)
+        yield Change(CHANGED, "answers to", REFUSALS.name, new.positions.get(REFUSALS.name), settings, state)
 
 
 def _told(setting: Effective) -> str:

@@ -17,6 +17,7 @@ from resilience.command.changes import (
     Setting,
     pipeline_changes,
     policy_changes,
+    refusal_changes,
     route_changes,
 )
 from resilience.command.entry import TROUBLE
@@ -61,13 +62,15 @@ def diff(context: click.Context, old: str, new: str) -> None:
     screen = Screen(sys.stdout)
     screen.line((f"{before.source} -> {after.source}", WHERE))
     changes = [*policy_changes(before, after), *pipeline_changes(before, after)]
+    answers = list(refusal_changes(before, after))
     routes = route_changes(before, after)
-    for change in changes:
+    for change in (*changes, *answers):
         _show(screen, change)
     _show_routes(screen, routes)
+    rest = "".join(("; routes change" if routes else "", "; answers to refusals change" if answers else ""))
     screen.line()
-    screen.line(_summary(changes, routes, same_text=before.sha256 == after.sha256))
-    if changes or routes:
+    screen.line(_summary(changes, rest, same_text=before.sha256 == after.sha256))
+    if changes or rest:
         context.exit(DIFFERENT)
 
 
@@ -102,9 +105,9 @@ def _show_routes(screen: Screen, lines: Sequence[RouteLine]) -> None:
     screen.line("    ", ("state: ", QUIET), "requests under way keep the pipeline with which they began")
 
 
-def _summary(changes: Sequence[Change], routes: Sequence[RouteLine], *, same_text: bool) -> str:
-    if not changes and not routes:
+def _summary(changes: Sequence[Change], rest: str, *, same_text: bool) -> str:
+    if not changes and not rest:
         return "nothing changes: the files are the same" if same_text else "nothing changes: the files say the same in other words"
     counts = {verb: sum(change.sign == sign for change in changes) for sign, verb in _VERBS.items()}
     counted = ", ".join(f"{count} {verb}" for verb, count in counts.items() if count)
-    return f"policies and pipelines: {counted or 'none changes'}{'; routes change' if routes else ''}"
+    return f"policies and pipelines: {counted or 'none changes'}{rest}"

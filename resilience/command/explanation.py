@@ -9,7 +9,7 @@ from resilience.command.requests import MATCHES, Request, Tried, path_rule, patt
 from resilience.command.screen import BAD, DOUBTFUL, GOOD, NAME, QUIET, WHERE, Part, Screen
 from resilience.config import Document, LayerReference
 from resilience.config.effective import Effective, effective, rate_text
-from resilience.config.schema import HEALTH, LAYERS, Section
+from resilience.config.schema import HEALTH, LAYERS, REFUSALS, Section
 from resilience.config.walk import dotted
 from resilience.health import PPB
 
@@ -56,6 +56,8 @@ class Explanation:
             screen.line(("not guarded, on purpose: the route says pipeline: none", DOUBTFUL))
         else:
             self.pipeline(name)
+            if request.method is not None:
+                self._refusals()
 
     def _http_instead(self, request: Request) -> None:
         """Say so where a request was taken for a gRPC call, and a rule is for its path over HTTP."""
@@ -74,6 +76,13 @@ class Explanation:
         for signal in dict.fromkeys(self._signals(layers)):
             self._screen.line()
             self._entry(HEALTH, signal, "")
+
+    def _refusals(self) -> None:
+        """How a refusal of the request is answered, where the file says it."""
+        if REFUSALS.name in self._document.positions:
+            self._screen.line()
+            self._heading("answers to", REFUSALS.name, REFUSALS.name)
+            self._screen.columns([*map(_row, effective(self._document, REFUSALS, None))], "     ")
 
     def _entry(self, section: Section, name: str, number: str) -> None:
         self._heading(f"{number}{section.noun}", name, dotted(section.name, name))

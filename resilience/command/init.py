@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from importlib import resources
 from pathlib import Path
@@ -47,6 +48,8 @@ def init(path: str, force: bool) -> None:
         raise NotWritten(f"{printable(path)} cannot be a configuration file; name one such as resilience.yaml")
     wanted = {file: starter_text(), schema: schema_text()}
     for target, text in wanted.items():
+        if _is_irregular(target):
+            raise NotWritten(f"{printable(str(target))} is not a regular file, and is not replaced")
         if os.path.lexists(target) and not force and not (target is schema and _holds(target, text)):
             raise NotWritten(f"{printable(str(target))} exists; --force replaces it")
     for target, text in wanted.items():
@@ -63,6 +66,14 @@ def _is_folder(file: Path) -> bool:
         return False
 
 
+def _is_irregular(file: Path) -> bool:
+    """Whether it is a device, a pipe or a folder: a file put in its place would end what others use it for."""
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except (OSError, ValueError):  # it is not there, or cannot be: writing it will tell
+        return False
+
+
 def _holds(file: Path, text: str) -> bool:
     try:
         return file.read_bytes() == text.encode()
@@ -75,8 +86,10 @@ def _write(file: Path, text: str) -> None:
     real = Path(os.path.realpath(file))
     try:
         half = real.with_name(f".{real.name}.{os.getpid()}")
+        opened = half.open("x", encoding="utf-8")  # never through a link that somebody else has put there
         try:
-            half.write_text(text, encoding="utf-8")
+            with opened:
+                opened.write(text)
             half.chmod(_mode(real, otherwise=half))
             half.replace(real)
         finally:

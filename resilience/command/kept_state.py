@@ -34,6 +34,8 @@ def state_of_added(noun: str, entry: Any, alike: Sequence[str]) -> tuple[str, ..
     """With what state a new policy starts. `alike`: removed policies of the same settings, which it may have been renamed from."""
     if noun == "breaker" and entry.settings.force is not None:
         sentences = [f"starts held {entry.settings.force}"]
+        if entry.settings.force == "open" and _written(entry) is not None:
+            sentences.append(f"that counts as an opening on {_written(entry)}")
     else:
         sentences = [_ADDED[noun]]
     if alike:
@@ -73,25 +75,25 @@ def _of_limiter(old: LimiterEntry, new: LimiterEntry, keys: Keys) -> Iterator[st
 
 
 def _of_breaker(old: BreakerEntry, new: BreakerEntry, keys: Keys) -> Iterator[str]:
-    if "key" in keys:
-        yield "calls are told apart in another way: each breaker starts closed, with an empty window"
-    elif "window" in keys:
-        yield "the window restarts empty; state, open timer and probes are kept"
-    else:
-        yield "window, state, open timer and probes are kept"
-    if "key" not in keys and new.settings.probes < old.settings.probes:
+    is_kept = not keys & {"key", "force"}
+    yield _kept_of_breaker(new.settings.force, keys)
+    if is_kept and new.settings.probes < old.settings.probes:
         yield "one that is half-open may be decided at once"
-    if keys & {"open_for", "open_growth", "open_max"}:
+    if is_kept and keys & {"open_for", "open_growth", "open_max"}:
         yield "one that is open now stays so for the time it began with"
-    if "force" in keys:
-        yield _of_force(new.settings.force)
-    if "health" in keys:
-        sides = (("as a closing on", old.health), ("as an opening on", new.health))
-        counts = " and ".join(f"{words} {signal}" for words, signal in sides if signal is not None)
-        yield f"if it is open, that counts {counts}"
-    if "shadow" in keys and new.health is not None:
-        yield "in shadow it writes no signal" if new.settings.shadow else f"if it is open, it cuts signal {new.health}"
+    yield from _of_signals(old, new, keys, is_kept=is_kept)
     yield from _of_shadow(keys, is_on=new.settings.shadow)
+
+
+def _kept_of_breaker(force: str | None, keys: Keys) -> str:
+    if "key" in keys:
+        start = "closed, with an empty window" if force is None else f"held {force}"
+        return f"calls are told apart in another way: each breaker starts {start}"
+    if "force" in keys:
+        return _of_force(force)
+    if "window" in keys:
+        return "the window restarts empty; state, open timer and probes are kept"
+    return "window, state, open timer and probes are kept"
 
 
 def _of_force(force: str | None) -> str:
@@ -99,6 +101,26 @@ def _of_force(force: str | None) -> str:
         return "let go: it is closed, with an empty window"
     refused = "refuses every call" if force == "open" else "refuses nothing"
     return f"held {force} at once: it {refused} until this is changed back"
+
+
+def _of_signals(old: BreakerEntry, new: BreakerEntry, keys: Keys, *, is_kept: bool) -> Iterator[str]:
+    """What the change is to the signals. A breaker that does not keep its state is open after it only where it is held so."""
+    before, after, is_held = _written(old), _written(new), new.settings.force == "open"
+    closes = before is not None and (before != after or not (is_kept or is_held))
+    opens = after is not None and (before != after or "force" in keys)
+    if "shadow" in keys and new.settings.shadow and new.health is not None:
+        yield "in shadow it writes no signal"
+    sides = [f"as a closing on {before}"] if closes else []
+    sides += [f"as an opening on {after}"] if opens and is_kept and not is_held else []
+    if sides:
+        yield f"if it is open, that counts {' and '.join(sides)}"
+    if opens and is_held:
+        yield f"that counts as an opening on {after}"
+
+
+def _written(entry: BreakerEntry) -> str | None:
+    """The signal that the breaker can cut."""
+    return None if entry.settings.shadow or entry.settings.force == "closed" else entry.health
 
 
 def _of_retry(old: Any, new: Any, keys: Keys) -> Iterator[str]:

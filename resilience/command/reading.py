@@ -10,7 +10,7 @@ from typing import Final
 
 from resilience.command.findings import Finding
 from resilience.config import Document, parse
-from resilience.config.source import MAX_BYTES, read_bytes
+from resilience.config.source import MAX_BYTES, read_bytes, reason
 from resilience.config.values import shown
 from resilience.errors import ConfigError
 
@@ -52,13 +52,21 @@ def read(path: str) -> Reading:
 
 def _bytes_of(path: str) -> bytes:
     """The content, and one byte more than is allowed when it is longer."""
-    if path == STANDARD_INPUT:
-        return sys.stdin.buffer.read(MAX_BYTES + 1)
-    try:
-        is_pipe = stat.S_ISFIFO(Path(path).stat().st_mode)
-    except (OSError, ValueError):
-        is_pipe = False  # `read_bytes` says what is wrong
-    if not is_pipe:
+    if path != STANDARD_INPUT and not _is_pipe(path):
         return read_bytes(path)
-    with Path(path).open("rb") as pipe:
-        return pipe.read(MAX_BYTES + 1)
+    try:
+        if path != STANDARD_INPUT:
+            with Path(path).open("rb") as pipe:
+                return pipe.read(MAX_BYTES + 1)
+        if sys.stdin is None:  # the shell has closed it
+            raise ConfigError(f"{path}: cannot be read: it is closed")
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # reading it says what is wrong
+        return False

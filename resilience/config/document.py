@@ -14,6 +14,7 @@ from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
+from resilience.refusals import RefusalSettings
 from resilience.stores.settings import PROCESS, StoreSettings
 
 LayerKind = Literal["deadline", "limiter", "breaker", "retry"]
@@ -66,6 +67,7 @@ class Document:
         health: the signals by name; `default` is always among them.
         pipelines: the layers of each pipeline, outermost first.
         routes: the rules in their order; the first match wins. See `RouteTable`.
+        refusals: how refused requests are answered over HTTP.
         warnings: what can be used, but its author may not mean.
         positions: line and column of each dotted key: a name where it is written, any other key where its value is.
     """
@@ -81,5 +83,6 @@ class Document:
     retries: Mapping[str, RetryEntry]
     pipelines: Mapping[str, tuple[LayerReference, ...]]
     routes: tuple[RouteRule, ...]
+    refusals: RefusalSettings
     warnings: tuple[Problem, ...]
     positions: Mapping[str, Position]

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from resilience.config.document import Document, LayerReference
 from resilience.config.report import Report
-from resilience.config.schema import BREAKERS, LAYERS, LIMITERS
+from resilience.config.schema import BREAKERS, LAYERS, LIMITERS, STORE
 from resilience.config.values import shown
 from resilience.config.walk import dotted
+from resilience.stores.settings import PROCESS
 
 _ADDRESS_KEYS: Final = ("client_address", "forwarded_address")
 _BREAKER: Final = BREAKERS.noun
@@ -41,6 +42,7 @@ def warn_of_idle_policies(report: Report, document: Document) -> None:
     _warn_of_addresses_in_code(report, document)
     _warn_of_costs(report, document)
     _warn_of_idle_keys(report, document)
+    _warn_of_lonely_health(report, document)
 
 
 def _warn_of_unused(report: Report, document: Document) -> None:
@@ -99,6 +101,20 @@ def _warn_of_idle_keys(report: Report, document: Document) -> None:
                 path = dotted(dotted(section, name), key)
                 if path in report.positions and not works(entry.settings):
                     report.warn(report.positions[path], path, message)
+
+
+def _warn_of_lonely_health(report: Report, document: Document) -> None:
+    """A limit that is shared, cut by a health that is not: each process would cut its own view of it."""
+    if document.store != PROCESS:
+        return
+    for name, entry in document.limiters.items():
+        path = dotted(dotted(LIMITERS.name, name), STORE.name)
+        if entry.store != PROCESS and entry.health is not None and path in document.positions:
+            message = (
+                f"is shared, but health signal {shown(entry.health)} is each process's own, so an open breaker cuts the limit for "
+                "its own process only; write this store at the top of the file, or health: none"
+            )
+            report.warn(document.positions[path], path, message)
 
 
 def _without_route(document: Document) -> dict[str, None]:

@@ -50,8 +50,8 @@ class Effective:
     origin: str
 
 
-def effective(document: Document, section: Section, name: str) -> tuple[Effective, ...]:
-    """The settings of the entry `name` of a section, in the order in which the format declares them."""
+def effective(document: Document, section: Section, name: str | None) -> tuple[Effective, ...]:
+    """The settings of the entry `name` of a section, in the order in which the format declares them. None: it has no names."""
     return tuple(_Entry(document, section, name).read())
 
 
@@ -68,11 +68,13 @@ def rate_text(rate_per_s: float) -> str:
 class _Entry:
     """One entry being read."""
 
-    def __init__(self, document: Document, section: Section, name: str) -> None:
-        entry = getattr(document, section.name)[name]
+    def __init__(self, document: Document, section: Section, name: str | None) -> None:
+        entry = getattr(document, section.name)
+        if name is not None:
+            entry = entry[name]
         self._document = document
         self._section = section
-        self._path = dotted(section.name, name)
+        self._path = section.name if name is None else dotted(section.name, name)
         self._settings = getattr(entry, "settings", entry)
         self._fields = {**_fields(self._settings), **_fields(entry)}
 

@@ -36,7 +36,7 @@ class Entry:
 def read_section(report: Report, section: Section, node: Node) -> dict[str, Entry]:
     """The entries of a section by name. An entry with a problem is reported and kept, for its name is known."""
     listed = named_members(report, node, section.name)
-    return {name: _read_entry(report, section, value, path) for name, path, value in listed}
+    return {name: read_entry(report, section, value, path) for name, path, value in listed}
 
 
 def read_store(report: Report, node: Node, path: str) -> StoreSettings | None:
@@ -45,7 +45,7 @@ def read_store(report: Report, node: Node, path: str) -> StoreSettings | None:
     word, body = _store_word(node)
     section = next((section for section in STORE_SECTIONS if section.name == word), None)
     if section is not None and body is not None:
-        settings: StoreSettings | None = _read_entry(report, section, body, dotted(path, word)).settings
+        settings: StoreSettings | None = read_entry(report, section, body, dotted(path, word)).settings
         return settings
     if word in STORE_WORDS and body is None:
         return _SAID_IN_A_WORD[word]
@@ -65,7 +65,8 @@ def _store_word(node: Node) -> tuple[str, Node | None]:
     return node.text if isinstance(node, ScalarNode) else "", body
 
 
-def _read_entry(report: Report, section: Section, node: Node, path: str) -> Entry:
+def read_entry(report: Report, section: Section, node: Node, path: str) -> Entry:
+    """One entry, at the dotted key `path`: of a section, or all of a section without names."""
     entry = Entry(path, node)
     body = mapping(report, node, path)
     if body is not None:

@@ -20,6 +20,7 @@ from resilience.config.schema import (
     MATCH,
     MAX_ENTRIES,
     PIPELINE,
+    REFUSALS,
     SECTIONS,
     STORE,
     STORE_SECTIONS,
@@ -58,6 +59,7 @@ def _top_level() -> dict[str, Schema]:
         **{section.name: _named({"$ref": f"#/$defs/{_definition(section)}"}) for section in SECTIONS},
         "pipelines": _named(_pipeline()),
         "routes": {"type": "array", "maxItems": MAX_ENTRIES, "items": _route()},
+        REFUSALS.name: _entry(REFUSALS),
         STORE.name: _value(STORE),
     }
     return {name: {"description": _sentence(doc), **values[name]} for name, doc in TOP_LEVEL_DOCS.items()}

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from resilience.config.checks import check_routed_retries, warn_of_doubts
 from resilience.config.document import BreakerEntry, Document, LimiterEntry, RetryEntry
-from resilience.config.entries import Entry, read_section, read_store
+from resilience.config.entries import Entry, read_entry, read_section, read_store
 from resilience.config.nodes import MappingNode, Node, ScalarNode, compose
 from resilience.config.pipelines import Layers, read_pipelines
 from resilience.config.references import Names, check_signals
@@ -25,6 +25,7 @@ from resilience.config.schema import (
     HEALTH,
     LAYERS,
     LIMITERS,
+    REFUSALS,
     RETRIES,
     SECTIONS,
     STORE,
@@ -34,6 +35,7 @@ from resilience.config.schema import (
 from resilience.config.source import clean_text, fingerprint, read_bytes
 from resilience.config.walk import check_keys, found, known_members, mapping, members, merges
 from resilience.health import HealthSettings
+from resilience.refusals import RefusalSettings
 from resilience.stores.settings import PROCESS, StoreSettings
 
 
@@ -92,6 +94,7 @@ class _Parts:
         self.pipelines = self._pipelines()
         self.routes = self._routes()
         check_routed_retries(report, self.pipelines, self.routes)
+        self.refusals = self._refusals()
         self.store = self._store()
 
     def _check_version(self, root: MappingNode) -> None:
@@ -143,6 +146,14 @@ class _Parts:
         node = self._value("routes")
         return read_routes(self._report, node, Names("pipeline", self._known("pipelines"))) if node is not None else ()
 
+    def _refusals(self) -> RefusalSettings | None:
+        """None where something is wrong with them, which is reported by then."""
+        node = self._value(REFUSALS.name)
+        if node is None:
+            return RefusalSettings()
+        settings: RefusalSettings | None = read_entry(self._report, REFUSALS, node, REFUSALS.name).settings
+        return settings
+
     def _store(self) -> StoreSettings:
         node = self._value(STORE.name)
         found = read_store(self._report, node, STORE.name) if node is not None else None
@@ -165,6 +176,7 @@ def _document(report: Report, parts: _Parts, sha256: str) -> Document:
         retries=MappingProxyType({name: _retry(entry) for name, entry in entries[RETRIES.name].items()}),
         pipelines=MappingProxyType(parts.pipelines),
         routes=parts.routes,
+        refusals=parts.refusals or RefusalSettings(),
         warnings=(),
         positions=MappingProxyType(report.positions),
     )

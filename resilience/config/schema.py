@@ -20,6 +20,7 @@ from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.on import OWN_REFUSALS
 from resilience.layers.retry.settings import RetrySettings
 from resilience.layers.statuses import GRPC_CODES
+from resilience.refusals import RefusalSettings
 from resilience.settings import Kind, Option, options_of
 from resilience.stores.settings import HostStoreSettings, RedisStoreSettings
 
@@ -299,6 +300,21 @@ RETRIES: Final = Section(
     "what is tried again, how often and after what wait",
 )
 
+_refusal = _Keys(RefusalSettings)
+REFUSALS: Final = Section(
+    "refusals",
+    "section of refusals",
+    RefusalSettings,
+    (
+        _refusal("quota_status", example="503"),
+        _refusal("open_status", example="502"),
+        _refusal("deadline_status", example="503"),
+        _refusal("body", example="none"),
+    ),
+    "how refused requests are answered over HTTP",
+)
+"""The one section without names: what it says holds for all answers of the service."""
+
 SECTIONS: Final = (HEALTH, DEADLINES, LIMITERS, BREAKERS, RETRIES)
 LAYERS: Final[Mapping[str, Section]] = {section.noun: section for section in (DEADLINES, LIMITERS, BREAKERS, RETRIES)}
 """The sections whose entries a pipeline can hold, by the word that refers to them there."""
@@ -308,6 +324,7 @@ TOP_LEVEL_DOCS: Final[Mapping[str, str]] = {
     **{section.name: section.doc for section in SECTIONS},
     "pipelines": "layers in order, outermost first; those before a retry guard the whole call, those after it each attempt",
     "routes": "which pipeline guards which requests: the first rule that matches decides, and what none matches is not guarded",
+    REFUSALS.name: REFUSALS.doc,
     STORE.name: STORE.options[0].doc,
 }
 TOP_LEVEL: Final = tuple(TOP_LEVEL_DOCS)

@@ -48,10 +48,10 @@ def read_observed(path: str | os.PathLike[str], called: str) -> Reading:
     name = called if called.isprintable() else shown(called)
     irregular = ConfigError(f"{name}: is not a regular file")
     try:
-        # Asked before opening: to open a pipe would wait for its writer.
+        # Asked before opening, since opening a device may do something; and anew below, since it may be replaced meanwhile.
         if not S_ISREG(Path(path).stat().st_mode):
             raise irregular
-        with Path(path).open("rb") as opened:
+        with open(path, "rb", opener=_open_at_once) as opened:
             before = os.fstat(opened.fileno())
             if not S_ISREG(before.st_mode):
                 raise irregular
@@ -59,6 +59,11 @@ def read_observed(path: str | os.PathLike[str], called: str) -> Reading:
             return Reading(content, before, os.fstat(opened.fileno()))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be read: {reason(error)}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: to open a pipe would wait for its writer, for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def reason(error: OSError | ValueError) -> str:

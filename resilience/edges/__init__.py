@@ -7,17 +7,37 @@ from __future__ import annotations
 
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.clock import US_PER_S
-from resilience.drivers import adrive, drive, within
-from resilience.edges.answers import Answer, ratelimit_fields, refusal_answer
+from resilience.drivers import CancelTimer, adrive, drive, within
+from resilience.edges.abandoned import abandon, settle_abandoned
+from resilience.edges.answers import (
+    OUTWARD_DETAIL,
+    RELAYED_DETAIL,
+    Answer,
+    Answers,
+    ChangeAnswer,
+    ratelimit_fields,
+    refusal_answer,
+    told_trace_id,
+)
 from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
 from resilience.edges.choice import Choose, Chosen, OutgoingPipelines
 from resilience.edges.client import ClientExchange
-from resilience.edges.inbound import InboundCall, answer_in_handler, inbound_timeout_s, read_inbound
+from resilience.edges.codes import name_of_code
+from resilience.edges.faults import Fault, fault_of, judge_relayed, register_translator, relayed_in
+from resilience.edges.inbound import (
+    InboundCall,
+    answer_in_handler,
+    ended_by,
+    inbound_timeout_s,
+    read_inbound,
+    relayed_answer,
+)
 from resilience.edges.outgoing import OutgoingCall, OutgoingRequest, host_key
 from resilience.edges.source import Guarded, RouteSource, open_source
 from resilience.errors import refusal_in
 from resilience.layers.base import Attempt, Effect
 from resilience.layers.breaker.classify import judge_code, judge_error, judge_status
+from resilience.layers.retry.advice import read_pushback
 from resilience.layers.retry.on import RetryOn
 from resilience.layers.retry.verdict import FAILURE, SUCCESS, Verdict, grpc_verdict, http_verdict
 from resilience.layers.timeouts import grpc_timeout_s
@@ -30,15 +50,21 @@ __all__ = [
     "CURRENT",
     "FAILURE",
     "HIGHEST_ATTEMPT",
+    "OUTWARD_DETAIL",
+    "RELAYED_DETAIL",
     "SUCCESS",
     "US_PER_S",
     "Answer",
+    "Answers",
     "Attempt",
     "Call",
+    "CancelTimer",
+    "ChangeAnswer",
     "Choose",
     "Chosen",
     "ClientExchange",
     "Effect",
+    "Fault",
     "Guarded",
     "InboundCall",
     "Outcome",
@@ -51,9 +77,12 @@ __all__ = [
     "Slot",
     "SteppedPlan",
     "Verdict",
+    "abandon",
     "adrive",
     "answer_in_handler",
     "drive",
+    "ended_by",
+    "fault_of",
     "grpc_timeout_s",
     "grpc_verdict",
     "host_key",
@@ -61,13 +90,21 @@ __all__ = [
     "inbound_timeout_s",
     "judge_code",
     "judge_error",
+    "judge_relayed",
     "judge_status",
+    "name_of_code",
     "open_source",
     "ratelimit_fields",
     "read_inbound",
+    "read_pushback",
     "refusal_answer",
     "refusal_in",
+    "register_translator",
+    "relayed_answer",
+    "relayed_in",
+    "settle_abandoned",
     "settle_error",
+    "told_trace_id",
     "wheel_of",
     "within",
 ]

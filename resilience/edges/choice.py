@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resilience.handle import PipelineHandle
+from resilience.live import absolute
 from resilience.pipeline import Pipeline
 from resilience.toolkit import Toolkit, load
 
@@ -43,7 +44,8 @@ class OutgoingPipelines:
         if is_made and config is not None:
             raise TypeError("pipeline= is no name, so config= says nothing: give the name of one of its pipelines, or leave it out")
         self._pipeline = pipeline
-        self._toolkit: Toolkit | None = config if isinstance(config, Toolkit) or config is None else load(config, watch=True)
+        self._config = config if isinstance(config, Toolkit) or config is None else absolute(config)
+        self._toolkit = load(self._config, watch=True) if isinstance(self._config, str) else self._config
         self._owned = self._toolkit if self._toolkit is not config else None
         if by_name:
             try:
@@ -70,6 +72,26 @@ class OutgoingPipelines:
             self._toolkit.keep_watching()
             return self._toolkit.resolve(chosen)
         raise TypeError(f"pipeline= chose {chosen!r}, which is no Pipeline and no name of one in config=")
+
+    def __copy__(self) -> OutgoingPipelines:
+        """Goes by the same policies, with the same state, and is closed by itself."""
+        return OutgoingPipelines(self._config, self._pipeline)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OutgoingPipelines:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which load the configuration file themselves.
+
+        Raises:
+            TypeError: the policies live in this process alone.
+        """
+        if not isinstance(self._config, str):
+            raise TypeError(
+                "what was made with a pipeline or a toolkit of this process cannot be pickled: "
+                "give config= a path and pipeline= a name, and each process has policies of its own"
+            )
+        return OutgoingPipelines, (self._config, self._pipeline)
 
     def close(self) -> None:
         """Give up the configuration file, once, where this was made with a path."""

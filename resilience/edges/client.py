@@ -7,12 +7,12 @@ when the response has ended. Until then the permits of the call are kept here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from typing import Any, Final
 
 from resilience.call import CURRENT, Call, Outcome, Permit
 from resilience.clock import US_PER_S, to_us
 from resilience.drivers import Timeout
+from resilience.edges.abandoned import abandon, settle_abandoned
 from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import DeadlineSettings
@@ -24,8 +24,6 @@ from resilience.stage import settle_error
 
 _SHORTEST_S: Final = 0.001
 _NO_DEADLINE_LAYER: Final = DeadlineSettings()
-_abandoned: Final[deque[ClientExchange]] = deque()
-"""Calls whose responses were dropped. A destructor may run while this very thread holds a lock: it only notes them here."""
 
 
 class ClientExchange(ABC):
@@ -49,7 +47,7 @@ class ClientExchange(ABC):
 
     def plan(self) -> Plan:
         """All of it up to the start of the response, for the drivers."""
-        _settle_abandoned()
+        settle_abandoned()
         self.pipeline.begin(self.call)
         return self.pipeline.plan(self.call, results=self)
 
@@ -191,7 +189,7 @@ class ClientExchange(ABC):
     def dropped(self) -> None:
         """Nobody refers to the response any more, and nobody has closed it. For destructors: settled by the next call."""
         if self.is_unsettled:
-            _abandoned.append(self)
+            abandon(self.ended)
 
     @property
     def is_unsettled(self) -> bool:
@@ -201,12 +199,3 @@ class ClientExchange(ABC):
     def _taken(self) -> list[Permit]:
         permits, self._permits = self._permits, []
         return permits
-
-
-def _settle_abandoned() -> None:
-    while _abandoned:
-        try:
-            exchange = _abandoned.popleft()
-        except IndexError:  # another thread took the last one just now
-            return
-        exchange.ended()

@@ -7,14 +7,16 @@ of the response has ended.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 from resilience.call import Call, Outcome, Permit
-from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT
+from resilience.edges.attempts import ATTEMPT_HEADER, HIGHEST_ATTEMPT, attempt_of
 from resilience.edges.client import ClientExchange
 from resilience.layers.breaker.classify import judge_status
-from resilience.layers.retry.verdict import RETRYABLE, SUCCESS, Verdict, http_verdict
+from resilience.layers.retry.verdict import FAILURE, RETRYABLE, SUCCESS, Verdict, http_verdict
 from resilience.layers.timeouts import PARSERS, timeout_text
 from resilience.pipeline import Pipeline
 
@@ -59,6 +61,8 @@ class OutgoingRequest(ClientExchange):
 
     def __init__(self, pipeline: Pipeline, method: str, host: str, values: Values, *, can_repeat_body: bool) -> None:
         super().__init__(pipeline, OutgoingCall(method, host, values))
+        self.call.attempt = max(map(attempt_of, values(ATTEMPT_HEADER)), default=0)  # who says it himself passes on a retry
+        self._body_failed = False
         retry = self._retry
         self._may_repeat = (
             can_repeat_body
@@ -84,6 +88,7 @@ class OutgoingRequest(ClientExchange):
         Raises:
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
         """
+        self._body_failed = False
         left_ms = self.begin_time()
         headers: dict[str, str] = {}
         if self.attempt.attempt:
@@ -96,6 +101,15 @@ class OutgoingRequest(ClientExchange):
             headers[name] = timeout_text(name, left_ms)
         return headers
 
+    @contextmanager
+    def making_body(self) -> Iterator[None]:
+        """Around each step of the caller's that makes a part of the request's body. What it raises says nothing of the peer."""
+        try:
+            yield
+        except BaseException:
+            self._body_failed = True
+            raise
+
     # --- what the plan asks -----------------------------------------------------------------------------------------------------
 
     def judge_response(self, response: Any) -> Verdict:
@@ -106,6 +120,14 @@ class OutgoingRequest(ClientExchange):
         wall_s = self.pipeline.clock.wall_s()
         verdict = http_verdict(retry.on, self.status_of(response), self.values_of(response, "retry-after"), wall_s)
         return verdict if verdict.retryable else RETRYABLE if retry.judge(None, response).retryable else verdict
+
+    def judge_foreign(self, error: BaseException) -> Verdict:
+        """As of any call; but a body that could not be made is not made better by another try."""
+        return FAILURE if self._body_failed else super().judge_foreign(error)
+
+    def outcome(self, call: Call, error: BaseException) -> Outcome:
+        """What an error shows of the peer: nothing, where the caller's own body was at fault."""
+        return Outcome.IGNORED if self._body_failed else super().outcome(call, error)
 
     @property
     def may_repeat(self) -> bool:
@@ -134,9 +156,23 @@ class OutgoingRequest(ClientExchange):
 
 
 def host_key(host: str, port: int | None, scheme: str) -> str:
-    """A host as breakers and functions tell it from others: lower-case, with the port where it is not the scheme's own."""
-    name = f"[{host.lower()}]" if ":" in host else host.lower()
+    """A host as breakers and functions tell it from others, in one form however it is written.
+
+    Lower-case, without the dot that ends a whole name, IPv6 in its short form (RFC 5952), and with the port where that is not the
+    scheme's own.
+    """
+    name = host.lower().removesuffix(".")
+    if ":" in name:
+        name = f"[{_short(name)}]"
     return name if port is None or port == _PORTS.get(scheme.lower()) else f"{name}:{port}"
+
+
+def _short(address: str) -> str:
+    number, percent, zone = address.partition("%")
+    try:
+        return f"{IPv6Address(number)}{percent}{zone}"
+    except ValueError:
+        return address
 
 
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from resilience.edges.answers import AS_USUAL, Answers, ChangeAnswer
 from resilience.edges.attempts import ATTEMPT_HEADER
 from resilience.errors import ConfigError
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline
 from resilience.layers.limiter import RateLimiter
 from resilience.pipeline import Pipeline
+from resilience.refusals import RefusalSettings
 from resilience.states import Active
 from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
+
+log = logging.getLogger("resilience")
 
 
 class Guarded:
     """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
 
-    __slots__ = ("deadline", "inbound_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
+    __slots__ = ("answers", "deadline", "inbound_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, answers: Answers = AS_USUAL) -> None:
         self.pipeline = pipeline
+        self.answers = answers
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
         self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in (*read, ATTEMPT_HEADER))
@@ -53,8 +59,8 @@ class RouteSource(Protocol):
 
 
 class _OnePipeline:
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._guarded = Guarded(pipeline)
+    def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
+        self._guarded = Guarded(pipeline, answers)
 
     def find(self, method: str, path: str) -> Guarded | None:
         return self._guarded
@@ -69,10 +75,13 @@ class _OnePipeline:
 class _Routes:
     """The routes of a toolkit. What was worked out for a pipeline is kept until the toolkit's configuration changes."""
 
-    def __init__(self, toolkit: Toolkit) -> None:
+    def __init__(self, toolkit: Toolkit, change: ChangeAnswer | None) -> None:
         self._toolkit = toolkit
+        self._change = change
         self._known: dict[Pipeline, Guarded] = {}
         self._version = -1
+        if not toolkit.active.document.routes:  # right for a file whose pipelines only code uses, and so no doubt of the file's
+            log.warning("%s: has no routes, so no request is guarded; a rule is {match: {path: /**}, pipeline: NAME}", toolkit.path)
 
     def find(self, method: str, path: str) -> Guarded | None:
         active = self._toolkit.active
@@ -90,7 +99,7 @@ class _Routes:
             self._toolkit.keep_watching()  # here, where it is rare: the first request in a worker process comes this way
             if active.version != self._version:
                 self._version, self._known = active.version, {}
-            guarded = self._known[pipeline] = Guarded(pipeline)
+            guarded = self._known[pipeline] = Guarded(pipeline, Answers(active.document.refusals, self._change))
         return guarded
 
     def status(self) -> dict[str, Any]:
@@ -98,33 +107,40 @@ class _Routes:
 
 
 def open_source(
-    config: str | os.PathLike[str] | Toolkit | None, pipeline: Pipeline | None
+    config: str | os.PathLike[str] | Toolkit | None,
+    pipeline: Pipeline | None,
+    refusals: RefusalSettings | None = None,
+    answer: ChangeAnswer | None = None,
 ) -> tuple[RouteSource, Callable[[], None]]:
     """Find the pipelines for an integration; also returns what to call when it is closed.
 
     Args:
         config: the path of a configuration file, which is watched from then on, or a toolkit, which stays as its owner made it.
         pipeline: one pipeline made in code for every request instead. It must have no retry.
+        refusals: how refusals are answered, beside `pipeline`; a file has a section of that name.
+        answer: has the last word on each answer.
 
     Raises:
         ConfigError: the file cannot be used, or the pipeline cannot guard a server's requests.
-        TypeError: neither or both are given.
+        TypeError: neither or both of `config` and `pipeline` are given, or `refusals` without `pipeline`.
     """
     if (config is None) == (pipeline is None):
         raise TypeError("give either config= (a path or a Toolkit) or pipeline= (a Pipeline made in code)")
+    if refusals is not None and pipeline is None:
+        raise TypeError("refusals= goes with pipeline=; a configuration file has a section called refusals")
     if pipeline is not None:
         if pipeline.retry is not None:
             raise ConfigError(
                 f"pipeline {pipeline.name!r}: has a retry, and a server's request cannot be run again; "
                 f"take the retry out, and use it in the pipeline of the calls that the handler makes"
             )
-        return _OnePipeline(pipeline), _nothing_to_close
+        return _OnePipeline(pipeline, Answers(refusals, answer)), _nothing_to_close
     if isinstance(config, Toolkit):
-        return _Routes(config), _nothing_to_close
+        return _Routes(config, answer), _nothing_to_close
     if config is None:
         raise TypeError("config= must be a path or a Toolkit")
     toolkit = load(config, watch=True)
-    return _Routes(toolkit), toolkit.close
+    return _Routes(toolkit, answer), toolkit.close
 
 
 def _nothing_to_close() -> None:

@@ -6,7 +6,7 @@ from resilience import tracing
 from resilience.events import subscribe
 from resilience.telemetry.changes import ChangeReporter
 from resilience.telemetry.metrics import observe
-from resilience.telemetry.spans import begin
+from resilience.telemetry.spans import begin, trace_id
 
 
 def install() -> None:
@@ -14,4 +14,5 @@ def install() -> None:
     reporter = ChangeReporter()
     subscribe(reporter)
     tracing.install(begin)
+    tracing.install_trace_id(trace_id)
     observe(reporter)

@@ -10,6 +10,7 @@ from typing import Any
 from opentelemetry import trace
 
 from resilience.events import BreakerChanged, ConfigLoaded, ConfigRefused, Event, HealthChanged, StoreChanged
+from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
 _LONGEST = 1_000
@@ -22,6 +23,11 @@ class ChangeReporter:
         self._lock = threading.Lock()
         self.configs_loaded = 0
         self.configs_refused = 0
+        enrol(self)
+
+    def renew_locks(self) -> None:
+        """In a forked child: those of the parent's other threads stay locked there."""
+        self._lock = threading.Lock()
 
     def on_event(self, event: Event) -> None:
         """Report `event`."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, format_trace_id
 
 from resilience.call import Call
 from resilience.tracing import CallTrace
@@ -36,6 +36,15 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
     around = None if carrier is None else propagate.extract(carrier)
     own = _tracer.start_span(f"resilience {pipeline}", around, kind=SpanKind.INTERNAL, attributes={"resilience.pipeline": pipeline})
     return OwnSpanTrace(own, around) if own.is_recording() else None
+
+
+def trace_id() -> str:
+    """The id of the trace of the current span, recorded or not; empty where there is no valid one."""
+    current = trace.get_current_span()
+    if current is INVALID_SPAN:
+        return ""
+    context = current.get_span_context()
+    return format_trace_id(context.trace_id) if context.is_valid else ""
 
 
 def _sdk_has_come() -> bool:

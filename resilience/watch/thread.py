@@ -28,13 +28,13 @@ class Job:
 
     Args:
         path: what the file is called in messages.
-        look: takes the present instant, looks, and returns the instant of the next look, or None for never.
+        look: takes the thread's clock, looks, and returns the instant of the next look, or None for never.
         hang_up: what SIGHUP asks for.
     """
 
     __slots__ = ("due_us", "hang_up", "last_error", "look", "path", "wake_ups")
 
-    def __init__(self, path: str, look: Callable[[int], int | None], hang_up: Callable[[], None]) -> None:
+    def __init__(self, path: str, look: Callable[[Clock], int | None], hang_up: Callable[[], None]) -> None:
         self.path = path
         self.look = look
         self.hang_up = hang_up
@@ -173,7 +173,7 @@ class WatchThread:
     def _look(self, job: Job) -> None:
         wake_ups = job.wake_ups
         job.due_us = self._clock.now_us() + _AFTER_ERROR_US
-        job.due_us = job.look(self._clock.now_us())
+        job.due_us = job.look(self._clock)
         if job.wake_ups != wake_ups:  # what was looked for has changed meanwhile
             job.due_us = 0
 

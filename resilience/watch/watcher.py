@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from resilience.clock import US_PER_S
+from resilience.clock import US_PER_S, Clock
 from resilience.config.source import has_end_mark
-from resilience.errors import ConfigError
+from resilience.errors import ConfigError, Problem
 from resilience.watch.look import Look, Stamp, are_two_files, look, stamp, was_written_in_place
 
 QUIET_US: Final = 200_000
@@ -45,40 +45,44 @@ class News(NamedTuple):
 
 
 class Change:
-    """A change that may be going on, and since when its signs have stood still."""
+    """A change that may be going on, and since when its signs have stood still.
+
+    A look takes time: on a slow file system, or where other threads keep the interpreter. What it found new counts from its end,
+    and what it found unchanged up to its beginning, so that a quiet that seems long enough was.
+    """
 
     __slots__ = ("_began_us", "_last", "_moved_us", "_replacements", "_same_us")
 
-    def __init__(self, seen: Look, now_us: int) -> None:
-        self._began_us = self._moved_us = self._same_us = now_us
+    def __init__(self, seen: Look, ended_us: int) -> None:
+        self._began_us = self._moved_us = self._same_us = ended_us
         self._last = seen
         self._replacements = 0  # since the file was last seen to be written where it stands
 
-    def note(self, seen: Look, now_us: int) -> None:
-        """Take in another look."""
+    def note(self, seen: Look, ended_us: int) -> None:
+        """Take in another look, which ended at `ended_us`."""
         if seen.stamp != self._last.stamp or not seen.is_steady:
-            self._moved_us = now_us
+            self._moved_us = ended_us
         if seen.key != self._last.key:
-            self._same_us = now_us
+            self._same_us = ended_us
         if are_two_files(seen.stamp, self._last.stamp):
             self._replacements += 1
         elif was_written_in_place(seen.stamp, self._last.stamp):
             self._replacements = 0
         self._last = seen
 
-    def is_over(self, now_us: int) -> bool:
-        """Whether the file as last seen is whole."""
+    def is_over(self, began_us: int) -> bool:
+        """Whether the file is whole as it was last seen, in a look that began at `began_us`."""
         if not self._last.is_steady:
             return False
-        is_patient = now_us - self._began_us >= PATIENCE_US
-        if now_us - self._same_us >= QUIET_US and (is_patient or now_us - self._moved_us >= QUIET_US):
+        is_patient = began_us - self._began_us >= PATIENCE_US
+        if began_us - self._same_us >= QUIET_US and (is_patient or began_us - self._moved_us >= QUIET_US):
             return True
         # Replaced again and again, faster than it could be quiet: nobody writes such a file slowly, and two equal looks are enough.
-        return is_patient and self._replacements > 1 and max(self._moved_us, self._same_us) < now_us
+        return is_patient and self._replacements > 1 and max(self._moved_us, self._same_us) < began_us
 
 
 class Watcher:
-    """Tells what is new in one file. It takes the time from its caller and keeps no thread."""
+    """Tells what is new in one file. It takes the time from its caller's clock and keeps no thread."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -97,28 +101,29 @@ class Watcher:
         """Whether there is nothing to poll for now. All that a watched file costs while nothing changes: one `stat`."""
         return self._now_us <= now_us < self._reread_us and self._change is None and stamp(self.path) == self._settled
 
-    def poll(self, now_us: int, known: Known) -> News | None:
+    def poll(self, clock: Clock, known: Known) -> News | None:
         """Read the file, and tell what is new in it once it is whole."""
+        now_us = clock.now_us()
         if now_us < self._now_us:  # a clock that goes back: count every wait anew
             self._change = None
         self._now_us = now_us
         seen, before = look(self.path), self._last
         self._last = seen
-        if not self._is_whole(seen, before, known, now_us):
+        if not self._is_whole(seen, before, known, now_us, clock.now_us()):
             return None
         self._change = None
         self._settled = seen.stamp
         self._reread_us = now_us + REREAD_US
         return None if seen.key == known.key else _news(self.path, seen, known)
 
-    def _is_whole(self, seen: Look, before: Look | None, known: Known, now_us: int) -> bool:
+    def _is_whole(self, seen: Look, before: Look | None, known: Known, began_us: int, ended_us: int) -> bool:
         if self._change is None:
             if seen.key == known.key and seen.is_steady:  # touched, or read again
                 return True
-            self._change = Change(seen, now_us)
+            self._change = Change(seen, ended_us)
         else:
-            self._change.note(seen, now_us)
-        return came_whole(seen, before) or self._change.is_over(now_us)
+            self._change.note(seen, ended_us)
+        return came_whole(seen, before) or self._change.is_over(began_us)
 
 
 def came_whole(seen: Look, before: Look | None) -> bool:
@@ -135,11 +140,9 @@ def came_whole(seen: Look, before: Look | None) -> bool:
 
 def _news(path: str, seen: Look, known: Known) -> News:
     if known.has_end_mark and isinstance(seen.content, bytes) and not has_end_mark(seen.content):
-        return News(
-            seen.key,
-            ConfigError(
-                f"{path}: does not end with the line `...` as the file in force does, so it may be cut short; "
-                f"write that line at its end, or have it read as it is with toolkit.reload() or a restart"
-            ),
+        message = (
+            "the file ends here without the line `...` that ends the file in force, so it may be cut short; "
+            "write that line at its end, or have it read as it is with toolkit.reload() or a restart"
         )
+        return News(seen.key, ConfigError.of([Problem(path, max(1, len(seen.content.splitlines())), 1, "", message)]))
     return News(seen.key, seen.content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,17 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hop]:
 
 
 @pytest.mark.soak
-def test_a_service_cut_to_30_percent_serves_them_and_its_caller_s_breaker_stays_closed(cut: Hop, tmp_path: Path) -> None:
+def test_a_service_cut_to_30_percent_serves_them_and_its_caller_s_breaker_stays_closed(
+    cut: Hop, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     per_s = burst = 0.3 * RATE_PER_S
     with chain(tmp_path, [Service("asgi", calling("min_calls: 20"))], cut.url) as (a,):
         offer(a, 20)  # it is up
         answers, took_s = offer_for(a, OVERLOAD_S)
+        served_per_s = answers[200] / took_s
+        record_property(
+            "size", f"{served_per_s:.1f}/s served of {answers.total() / took_s:.0f}/s, bound {per_s:g}/s and {burst:g} at once"
+        )
         assert set(answers) == {200, 429}
         assert answers.total() > 2 * per_s * OVERLOAD_S, "too few calls were offered to tell"
         assert 0.8 * per_s * OVERLOAD_S <= answers[200] <= per_s * took_s + burst + 1

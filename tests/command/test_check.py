@@ -16,7 +16,9 @@ from tests.command.running import run, write
 
 GOOD = 'limiters: {api: {rate: 5/s}}\npipelines: {api: [{limiter: api}]}\nroutes: [{match: {path: "/**"}, pipeline: api}]\n'
 DOUBTFUL = "limiters: {api: {rate: 5/s}}\n"
-NO_SUCH_SECTION = "is unknown; the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, store"
+NO_SUCH_SECTION = (
+    "is unknown; the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, refusals, store"
+)
 BAD = "limiters:\n  api: {rate: 100, bust: 3}\nbreakers:\n\t- x\n"
 
 

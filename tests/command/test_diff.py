@@ -185,16 +185,13 @@ def changes(old: str, new: str) -> list[Change]:
             "breakers",
             "",
             "force: open",
-            [
-                "window, state, open timer and probes are kept",
-                "held open at once: it refuses every call until this is changed back",
-            ],
+            ["held open at once: it refuses every call until this is changed back", "that counts as an opening on default"],
         ),
         (
             "breakers",
             "force: open",
             "",
-            ["window, state, open timer and probes are kept", "let go: it is closed, with an empty window"],
+            ["let go: it is closed, with an empty window", "if it is open, that counts as a closing on default"],
         ),
         (
             "breakers",
@@ -218,6 +215,7 @@ def changes(old: str, new: str) -> list[Change]:
             [
                 "window, state, open timer and probes are kept",
                 "in shadow it writes no signal",
+                "if it is open, that counts as a closing on default",
                 "from now on it refuses nothing, and counts what it would refuse",
             ],
         ),
@@ -241,6 +239,25 @@ def test_what_becomes_of_a_state(section: str, old: str, new: str, state: list[s
     signals = "" if section == "health" else "health: {x: {}}\n"
     (change,) = changes(*(f"{signals}{section}: {{p: {{{settings}}}}}" for settings in (old, new)))
     assert (change.sign, change.name, list(change.state)) == ("~", "p", state)
+
+
+def test_answers_to_refusals_are_compared_as_they_hold() -> None:
+    new = EXAMPLE + "refusals: {open_status: 502, quota_status: 429}\n"
+    assert diffed(EXAMPLE, new) == (
+        1,
+        """\
+old.yaml -> new.yaml
+
+~ answers to refusals (line 21)
+    open_status  503 (default)  ->  502
+    state: holds for what is refused from now on
+
+policies and pipelines: none changes; answers to refusals change
+""",
+        "",
+    )
+    assert diffed(new, EXAMPLE).out.splitlines()[2:4] == ["~ answers to refusals", "    open_status  502  ->  503 (default)"]
+    assert diffed(EXAMPLE, EXAMPLE + "refusals: {quota_status: 429}\n").status == 0
 
 
 def test_a_default_that_follows_another_setting_is_told_with_it() -> None:
@@ -275,7 +292,7 @@ def test_a_default_that_follows_another_setting_is_told_with_it() -> None:
         (
             "breakers",
             "force: open",
-            "starts held open",
+            "starts held open; that counts as an opening on default",
             "drains: calls under way settle as they began; if it is open, its signal is let go",
         ),
         ("retries", "", "starts fresh: the budget is full", "drains: calls under way go on as they began; its budget is given up"),
@@ -285,7 +302,7 @@ def test_policies_that_come_and_go(section: str, settings: str, added: str, remo
     entry = f"{section}: {{p: {{{settings}}}}}"
     (came,) = changes("", entry)
     (gone,) = changes(entry, "")
-    assert (came.sign, came.state, gone.sign, gone.state) == ("+", (added,), "-", (removed,))
+    assert (came.sign, "; ".join(came.state), gone.sign, gone.state) == ("+", added, "-", (removed,))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 
 from resilience import __version__
 from resilience.command.entry import main
+from tests.command.running import run
+from tests.watch.files import as_somebody_without_rights
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "resilience"]
@@ -97,6 +99,32 @@ def test_output_that_cannot_be_written_is_said_in_one_line() -> None:
 def test_a_closed_standard_output_leaves_the_status() -> None:
     ran = process("check", "it.yaml", command=["sh", "-c", '"$@" >&-', "sh", *COMMAND])
     assert (ran.returncode, ran.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("redirection", "fault"), [("<&-", "it is closed"), ("0>written", "Bad file descriptor")], ids=["closed", "for writing"]
+)
+@pytest.mark.parametrize(
+    ("words", "status"), [("check -", 1), ("diff it.yaml -", 2), ("explain -", 2)], ids=["check", "diff", "explain"]
+)
+def test_a_standard_input_that_cannot_be_read_is_said_as_of_a_file(words: str, status: int, redirection: str, fault: str) -> None:
+    Path("it.yaml").write_text("version: 1\n", encoding="utf-8")
+    ran = process(*words.split(), command=["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND])
+    assert ran.returncode == status
+    assert f"<stdin>: error: cannot be read: {fault}\n" in (ran.stdout + ran.stderr).decode()
+    assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_pipe_that_must_not_be_read_is_said_as_of_a_file(tmp_path: Path) -> None:
+    os.mkfifo("pipe.yaml")
+    Path("pipe.yaml").chmod(0o000)
+    tmp_path.chmod(0o755)
+    with as_somebody_without_rights():
+        ran = run("check", "pipe.yaml")
+    assert (ran.status, ran.err) == (1, "")
+    assert ran.out.startswith("pipe.yaml: error: cannot be read: Permission denied\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")

@@ -64,6 +64,22 @@ def test_every_value_with_its_line_or_default() -> None:
     ]
 
 
+def test_how_a_refusal_is_answered_where_the_file_says_it() -> None:
+    assert not any("refusals" in line for line in explained("GET", "/orders/7"))
+    Path("it.yaml").write_text(EXAMPLE + "refusals: {body: none}\n", encoding="utf-8")
+    lines = explained("GET", "/orders/7")
+    assert [line.split() for line in lines[-6:]] == [
+        [],
+        ["answers", "to", "refusals", "(line", "21)"],
+        ["quota_status", "429", "default"],
+        ["open_status", "503", "default"],
+        ["deadline_status", "504", "default"],
+        ["body", "none", "line", "21"],
+    ]
+    for words in (["/shop.v1.Orders/Create"], ["GET", "/healthz"], ["--pipeline", "payments"]):  # no HTTP, or nothing refuses
+        assert not any("refusals" in line for line in explained(*words))
+
+
 def test_a_limiter_that_no_breaker_can_cut_says_nothing_of_it(tmp_path: Path) -> None:
     for settings in ("health: none", "health: default"):
         file = write(tmp_path, f"limiters: {{a: {{rate: 5/s, {settings}}}}}\npipelines: {{p: [{{limiter: a}}]}}\n")

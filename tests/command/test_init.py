@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -107,6 +108,23 @@ def test_force_replaces_what_a_link_leads_to_and_keeps_its_permissions() -> None
     assert Path("resilience.yaml").is_symlink()
     assert (real.read_text(encoding="utf-8"), real.stat().st_mode & 0o777) == (starter_text(), 0o640)
     assert names("real") == ["it.yaml"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+@pytest.mark.parametrize("name", ["resilience.yaml", SCHEMA_FILE])
+def test_force_replaces_no_pipe_and_no_device(name: str) -> None:
+    os.mkfifo(name)
+    assert run("init", "--force") == (2, "", f"Error: {name} is not a regular file, and is not replaced\n")
+    assert Path(name).is_fifo()
+    assert names() == [name]
+
+
+def test_it_writes_through_no_link_that_lies_in_wait() -> None:
+    Path("mine").write_text("mine", encoding="utf-8")
+    half = Path(f".resilience.yaml.{os.getpid()}")
+    half.symlink_to("mine")
+    assert run("init") == (2, "", "Error: resilience.yaml cannot be written: File exists\n")
+    assert (Path("mine").read_text(encoding="utf-8"), half.is_symlink()) == ("mine", True)
 
 
 def test_a_new_file_has_the_permissions_that_new_files_have_here() -> None:

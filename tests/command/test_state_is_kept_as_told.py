@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,11 @@ from typing import Any
 import pytest
 
 import resilience
+from resilience import BreakerState
 from resilience.command.changes import policy_changes
 from resilience.config import parse
 from resilience.testing import ManualClock
+from tests.soak.sizes import by_length
 
 LIMITER = "limiters: {{p: {{{0}}}}}\npipelines: {{it: [{{limiter: p}}]}}\n"
 BREAKER = "health: {{x: {{}}}}\nbreakers: {{p: {{{0}}}}}\npipelines: {{it: [{{breaker: p}}]}}\n"
@@ -181,7 +186,7 @@ def test_an_operator_s_hand(serve: Any, before: str, after: str, told: str, admi
         ("", ", health: x", "if it is open, that counts as a closing on default and as an opening on x", (0.3, 0.3)),
         (", health: x", ", health: none", "if it is open, that counts as a closing on x", (1.0, 0.3)),
         ("", ", shadow: true", "in shadow it writes no signal", (0.3, 1.0)),
-        (", shadow: true", "", "if it is open, it cuts signal default", (0.3, 1.0)),
+        (", shadow: true", "", "if it is open, that counts as an opening on default", (0.3, 1.0)),
     ],
 )
 def test_signals_follow(serve: Any, before: str, after: str, told: str, factors: tuple[float, float]) -> None:
@@ -189,6 +194,50 @@ def test_signals_follow(serve: Any, before: str, after: str, told: str, factors:
     service.fail(1)
     assert told in service.change()
     assert (service.toolkit.health("default").factor, service.toolkit.health("x").factor) == pytest.approx(factors)
+
+
+KEYS, FORCES, SHADOWS = ("", ", key: host"), ("", ", force: open", ", force: closed"), ("", ", shadow: true")
+SIGNALS = ("", ", health: x", ", health: none")
+STRIDE = by_length(7, 1)
+"""The short form changes each way of writing a breaker to a few others, the long one to all."""
+WAYS = ["".join(parts) for parts in itertools.product(KEYS, FORCES, SHADOWS, SIGNALS)]
+
+
+def in_incident(service: Service) -> set[str]:
+    return {name for name in ("default", "x") if service.toolkit.health(name).in_incident}
+
+
+def as_told(told: str, before: set[str], *, was_open: bool) -> set[str]:
+    """The signals that are in an incident after a change of which this is told."""
+    known = {"", "default", "x"}
+    certain = re.search(r"(?:^|; )that counts as an opening on (\w+)", told)
+    supposed = re.search(r"if it is open, that counts(?: as a closing on (\w+))?(?: and)?(?: as an opening on (\w+))?", told)
+    closed, opened = supposed.groups("") if supposed is not None and was_open else ("", "")
+    return ((before - {closed}) | {opened, certain[1] if certain is not None else ""}) & known - {""}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", WAYS)
+def test_whatever_changes_about_a_breaker_together(serve: Any, before: str, fails: bool) -> None:
+    for after in WAYS[WAYS.index(before) % STRIDE :: STRIDE]:
+        service = serve(BREAKER, f"min_calls: 1{before}", f"min_calls: 1{after}")
+        if fails:
+            with contextlib.suppress(OSError, resilience.Rejected), service.toolkit.pipeline("it").guard(key="k"):
+                raise OSError
+        pool = service.toolkit.active.states.breakers["p"]
+        was_open = any(machine.state is BreakerState.OPEN for machine in pool)
+        signals = in_incident(service)
+        told = service.change()
+        assert in_incident(service) == as_told(told, signals, was_open=was_open), f"{before} -> {after}: {told}"
+        states = {machine.state for machine in pool}
+        if "starts closed" in told or "let go" in told or "held closed" in told:
+            assert states == {BreakerState.CLOSED}, f"{before} -> {after}: {told}"
+        if "held open" in told:
+            assert states == {BreakerState.OPEN}, f"{before} -> {after}: {told}"
+        if "are kept" in told:
+            assert was_open == (BreakerState.OPEN in states), f"{before} -> {after}: {told}"
+        service.toolkit.close()
 
 
 def test_a_budget_keeps_its_share(serve: Any) -> None:

@@ -22,6 +22,7 @@ from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
+from resilience.refusals import RefusalSettings
 from resilience.stores.settings import PROCESS
 from tests.config.reading import EXAMPLE, SOURCE, fault, load
 
@@ -70,6 +71,7 @@ def test_the_example_says_what_it_should() -> None:
             RouteRule("/orders/**", frozenset({"GET", "POST"}), None, "api"),
             RouteRule(None, None, "/shop.v1.Orders/*", "api"),
         ),
+        refusals=RefusalSettings(),
         warnings=(),
         positions={},
     )
@@ -79,6 +81,7 @@ def test_the_least_file_has_the_default_signal_and_nothing_else() -> None:
     document = parse("version: 1", SOURCE)
     assert document.health == {"default": HealthSettings()}
     assert (document.store, document.routes, document.warnings) == (PROCESS, (), ())
+    assert document.refusals == RefusalSettings()
     sections = (document.deadlines, document.limiters, document.breakers, document.retries, document.pipelines)
     assert all(section == {} for section in sections)
 
@@ -155,7 +158,10 @@ def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
         ("version: 1\n▶limits: {}\n", "limits: is unknown; did you mean 'limiters'?"),
         (
             "version: 1\n▶telemetry: {}\n",
-            "telemetry: is unknown; the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, store",
+            (
+                "telemetry: is unknown; "
+                "the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, refusals, store"
+            ),
         ),
         ("version: 1\n▶version: 1\n", "version: is given twice, first on line 1"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,34 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(ConfigError, match="is not a regular file"):
         read(path)
+
+
+def test_a_pipe_that_comes_in_the_place_of_the_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "resilience.yaml"
+    path.write_text(EXAMPLE)
+    errors: list[str] = []
+
+    def swap_after(name: Path) -> os.stat_result:
+        found = os.lstat(name)
+        path.unlink()
+        os.mkfifo(path)
+        return found
+
+    def look() -> None:
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        errors.append(str(caught.value))
+
+    monkeypatch.setattr(Path, "stat", swap_after)
+    reader = threading.Thread(target=look)
+    reader.start()
+    reader.join(5.0)
+    waits = reader.is_alive()
+    if waits:
+        os.close(os.open(path, os.O_WRONLY))  # a writer, who lets it go
+        reader.join()
+    assert not waits
+    assert errors == [f"{path}: is not a regular file"]
 
 
 def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:

@@ -64,3 +64,14 @@ def test_an_address_is_never_told() -> None:
     assert "secret" not in repr(settings)
     (told,) = faults("version: 1\nstore: {redis: {url: 'http://user:secret@h'}}\n")
     assert "secret" not in told
+
+
+def test_a_shared_limit_by_a_health_that_is_not_shared_is_warned_of() -> None:
+    store = f"{{redis: {{url: '{URL}'}}}}"
+    used = "pipelines: {p: [{limiter: a}]}\n"
+    (warning,) = load(f"limiters: {{a: {{rate: 1/s, store: {store}}}}}\n{used}").warnings
+    assert warning.key == "limiters.a.store"
+    assert warning.message.startswith("is shared, but health signal 'default' is each process's own")
+    assert "secret" not in warning.message
+    assert load(f"limiters: {{a: {{rate: 1/s, health: none, store: {store}}}}}\n{used}").warnings == ()
+    assert load(f"limiters: {{a: {{rate: 1/s}}}}\n{used}store: {store}\n").warnings == ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilience import BreakerState, Call, CircuitBreaker, CircuitOpen, HealthSignal, Outcome, Pipeline
+from resilience import BreakerChanged, BreakerState, Call, CircuitBreaker, CircuitOpen, HealthSignal, Outcome, Pipeline
 from resilience.layers.breaker import BreakerPool, CircuitBreakerSettings
 from resilience.testing import ManualClock, RecordingObserver
 from tests.core.helpers import Desk, Drive, attempt, fail, no_jitter, succeed
@@ -207,3 +207,42 @@ def test_status_says_what_an_operator_asks(clock: ManualClock) -> None:
         "state": "open", "forced": None, "generation": 2, "failure_rate": 1.0, "opens_for_s": 20.0, "keys": 0,
     }  # fmt: skip
     assert repr(breaker) == "CircuitBreaker('payments', open)"
+
+
+# --- told apart anew --------------------------------------------------------------------------------------------------
+
+
+def test_another_key_closes_a_breaker_that_no_call_reaches_any_more_and_says_why(clock: ManualClock) -> None:
+    health = HealthSignal(clock=clock)
+    breaker = breaker_of(clock, consecutive_failures=1, health=health)
+    attempt(Pipeline("p", breaker), fail)
+    assert (breaker.state, health.in_incident) == (OPEN, True)
+    with RecordingObserver() as observer:
+        configure(breaker, clock, key="host")
+    assert [(event.old, event.new, event.reason) for event in observer.events if isinstance(event, BreakerChanged)] == [
+        ("open", "closed", "its key has changed")
+    ]
+    assert health.in_incident is False
+
+
+def test_another_key_forgets_failures_in_a_row_and_the_window(clock: ManualClock) -> None:
+    breaker = breaker_of(clock, consecutive_failures=2, min_calls=4)
+    attempt(Pipeline("p", breaker), fail)
+    for key in ("host", None):
+        breaker = configure(breaker, clock, key=key)
+    assert breaker.pool.single.failure_rate(clock.now_us()) == 0.0
+    attempt(Pipeline("p", breaker), fail)
+    assert breaker.state is CLOSED
+    attempt(Pipeline("p", breaker), fail)
+    assert breaker.state is OPEN
+
+
+def test_another_key_leaves_what_an_operator_holds_open(clock: ManualClock) -> None:
+    breaker = breaker_of(clock)
+    breaker.force("open")
+    with RecordingObserver() as observer:
+        for key in ("host", None):
+            breaker = configure(breaker, clock, key=key)
+            assert attempt(Pipeline("p", breaker), succeed) == "refused"
+    assert breaker.pool.single.state is OPEN
+    assert all(event.new == "open" for event in observer.events if isinstance(event, BreakerChanged))

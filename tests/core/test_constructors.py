@@ -135,7 +135,9 @@ def test_the_least_calls_fit_the_window(arguments: dict[str, Any], min_calls: in
 
 
 def test_a_retry_knows_whether_its_errors_were_named() -> None:
-    assert [retry.names_errors for retry in (Retry(), Retry(on=OSError), Retry(on=lambda error: True))] == [False, True, True]
+    retries = [Retry(), Retry(on=OSError), Retry(on=lambda error: True)]
+    retries.append(Retry.over(retries[1].state, RetrySettings(on=("429",)), name="retry", clock=SYSTEM_CLOCK))
+    assert [retry.names_errors for retry in retries] == [False, True, True, False], "a file names statuses, no errors of functions"
 
 
 def test_the_methods_of_a_retry_are_the_idempotent_ones_unless_named() -> None:

@@ -7,7 +7,8 @@ import sys
 
 CHILD = """
 import contextlib, os, signal
-from resilience import CircuitBreaker, Deadline, HealthSignal, Pipeline, RateLimiter, Retry
+from resilience import CircuitBreaker, Deadline, HealthSignal, Pipeline, RateLimiter, Retry, events, subscribe
+from resilience.testing import RecordingObserver
 
 health = HealthSignal()
 deadline, retry = Deadline(1.0), Retry(2, health=health)
@@ -16,21 +17,24 @@ breaker = CircuitBreaker(min_calls=1, key=lambda call: "one", health=health)
 pipeline = Pipeline("p", deadline, limiter, retry, breaker)
 pipeline.call(str)
 (machine,) = breaker.pool.table
+(reporter,) = events._observers
 held = [
     health._lock, deadline.state.lock, limiter.state.lock, retry.state.lock, retry.state.budget._lock,
-    breaker.pool.table._lock, breaker.pool.single.lock, machine.lock,
+    breaker.pool.table._lock, breaker.pool.single.lock, machine.lock, events._lock, reporter._lock,
 ]
-with contextlib.ExitStack() as locked:  # as another thread may hold them at this instant
-    for lock in held:
-        locked.enter_context(lock)
-    child = os.fork()
+for lock in held:  # as another thread may hold them at this instant, and in the child nobody releases them
+    lock.acquire()
+child = os.fork()
 if child == 0:
     signal.alarm(10)  # ends a child that hangs
     pipeline.call(str)
     with contextlib.suppress(OSError):
         pipeline.call(lambda: (_ for _ in ()).throw(OSError("down")))
     breaker.force("open"), limiter.status(), breaker.status(), retry.status(), deadline.status(), health.status()
+    subscribe(RecordingObserver())()
     os._exit(0)
+for lock in held:
+    lock.release()
 _, status = os.waitpid(child, 0)
 assert status == 0, f"the child ended with {status}"
 pipeline.call(str)

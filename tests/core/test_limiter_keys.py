@@ -81,6 +81,15 @@ def test_full_buckets_make_room(clock: ManualClock) -> None:
     assert len(limiter.state.table) == 10
 
 
+def test_the_status_counts_those_who_had_to_share_the_overflow_bucket(clock: ManualClock) -> None:
+    limiter = keyed(clock, burst=3, max_keys=10)
+    assert sum(admitted(limiter, clock, 3, f"key {number}") for number in range(20)) == 33
+    assert limiter.status()["shared_the_overflow_bucket"] == 3
+    clock.advance(1.0)
+    assert admitted(limiter, clock, 3, "one more") == 1
+    assert limiter.status()["shared_the_overflow_bucket"] == 4
+
+
 def test_only_full_buckets_are_forgotten(clock: ManualClock) -> None:
     limiter = keyed(clock, burst=10, rate_per_s=0.001, max_keys=50)
     for number in range(50):
@@ -137,6 +146,20 @@ def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels
     assert [admitted(limiter, clock, 3, name) for name in names] == [1] * 80
     limiter.state.configure(replace(limiter.settings, max_keys=6_000_000), clock.now_us())
     assert [admitted(limiter, clock, 3, name) for name in names] == [0] * 80
+
+
+@pytest.mark.parametrize(("max_keys", "shards"), [(1, 1), (4_096, 1), (4_097, 2), (8_192, 2), (8_193, 4), (100_000, 32)])
+def test_a_shard_is_made_for_four_thousand_keys(clock: ManualClock, max_keys: int, shards: int) -> None:
+    assert len(keyed(clock, max_keys=max_keys).state.table._shards) == shards
+
+
+@pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (65_536, False), (65_537, True)])
+def test_a_table_that_becomes_a_little_larger_is_not_dealt_out_anew(clock: ManualClock, max_keys: int, is_dealt_out: bool) -> None:
+    """All keys are moved at once then, while every call waits: a shard may be sixteen times as full as it should before that."""
+    limiter = keyed(clock, max_keys=4_096)
+    shards = limiter.state.table._shards
+    limiter.state.configure(replace(limiter.settings, max_keys=max_keys), clock.now_us())
+    assert (limiter.state.table._shards is not shards) == is_dealt_out
 
 
 @given(

@@ -1,7 +1,7 @@
 """The limiter against naive buckets of whole numbers that are filled every tenth of a second.
 
-Takes, queues and waiters that leave; cuts, lapses and recoveries of two signals; new settings, and moves between the signals. A
-second machine sets the clock back as well, and holds the limiter to its bound.
+Takes, queues and waiters that leave; cuts, lapses and recoveries of two signals; new settings, calls that come late under the old
+ones, and moves between the signals. A second machine sets the clock back as well, and holds the limiter to its bound.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from resilience import Call, HealthSignal, RateLimiter
 from resilience.health import NEVER_US, PPB, HealthSettings, Hold
+from resilience.layers.limiter import RateLimiterSettings
 from resilience.testing import ManualClock
 from tests.soak.sizes import MACHINE, SIDE_MACHINE
 
@@ -28,6 +29,8 @@ UNITS: Final = 2 * TICKS_PER_S * PPB
 """Units in one token of the naive buckets: half a token a second, at any factor, is a whole number of them a tick."""
 KEYS: Final = ("alice", "bob", "carol")
 SIGNALS: Final = ("one", "other")
+Judge = Callable[[str, int, int, int], None]
+"""Of the key, the cost, the patience in microseconds and the wait that a take was told."""
 
 
 class NaiveBuckets:
@@ -125,10 +128,16 @@ class LimiterMachine(RuleBasedStateMachine):
         self.follows: str | None = "one"
         self.limiter, self.by_ones = (
             RateLimiter(
-                10.0, burst=20, key=lambda call: None, max_keys=self.max_keys, health=self.signals["one"].signal, clock=self.clock
+                10.0,
+                burst=20,
+                key="client_address",
+                max_keys=self.max_keys,
+                health=self.signals["one"].signal,
+                clock=self.clock,
             )
             for _ in range(2)
         )  # the second takes one token at a time whatever the first has taken at once
+        self.earlier: list[RateLimiterSettings] = []
         self.model = NaiveBuckets(20, 20)
         self.waiting: list[tuple[str, int, int, int, int]] = []  # key, cost, due: by the limiter, by ones, by the model
         self.admitted: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # issued, capacity, cost
@@ -151,6 +160,10 @@ class LimiterMachine(RuleBasedStateMachine):
 
     def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
         """Say whether what a take was told is right, and let the model follow."""
+        raise NotImplementedError
+
+    def judge_late(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
+        """The same for a take under settings that are no longer in force: it was let in, or queued."""
         raise NotImplementedError
 
     def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
@@ -176,26 +189,51 @@ class LimiterMachine(RuleBasedStateMachine):
 
     @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30), patience_s=strategies.sampled_from([0, 0, 0, 2, 20]))
     def take(self, key: str, cost: int, patience_s: int) -> None:
-        now_us, patience_us = self.clock.now_us(), patience_s * 1_000_000
-        wait_us, due = self.limiter.state.reserve(key, cost, now_us, patience_us)
-        self.judge(key, cost, patience_us, wait_us)
+        self.reserve(self.limiter.settings, self.judge, key, cost, patience_s * 1_000_000)
+
+    @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30))
+    def take_at_once(self, key: str, cost: int) -> None:
+        self.take_now(self.limiter.settings, self.judge, key, cost)
+
+    @precondition(lambda self: self.earlier)
+    @rule(
+        data=strategies.data(),
+        key=strategies.sampled_from(KEYS),
+        cost=strategies.integers(0, 30),
+        patience_s=strategies.sampled_from([None, None, 0, 2]),
+    )
+    def a_late_call_takes(self, data: strategies.DataObject, key: str, cost: int, patience_s: int | None) -> None:
+        """One that found its pipeline before the settings changed. What it is told of its bucket is in order."""
+        settings = data.draw(strategies.sampled_from(self.earlier[::-1]))
+        late = RateLimiter.over(self.limiter.state, settings, name="late", clock=self.clock)
+        quota = late.quota(Call(key=key, now_us=self.clock.now_us()))
+        assert min(quota.limit, quota.window_s) >= 1
+        assert min(quota.remaining, quota.available_in_s) >= 0
+        if patience_s is None:
+            self.take_now(settings, self.judge_late, key, cost)
+        else:
+            self.reserve(settings, self.judge_late, key, cost, patience_s * 1_000_000)
+
+    def reserve(self, settings: RateLimiterSettings, judge: Judge, key: str, cost: int, patience_us: int) -> None:
+        now_us = self.clock.now_us()
+        wait_us, due = self.limiter.state.reserve(key, cost, now_us, patience_us, settings)
+        judge(key, cost, patience_us, wait_us)
         if wait_us > patience_us:
             return
-        ones = [self.by_ones.state.reserve(key, 1, now_us, patience_us) for _ in range(cost)]
+        ones = [self.by_ones.state.reserve(key, 1, now_us, patience_us, settings) for _ in range(cost)]
         self.judge_ones(wait_us, [one_us for one_us, _ in ones])
         if wait_us == 0:
             self.hold_the_bound(key, cost)
         else:
             self.waiting.append((key, cost, due, ones[-1][1] if ones else due, self.model.due(key)))
 
-    @rule(key=strategies.sampled_from(KEYS), cost=strategies.integers(0, 30))
-    def take_at_once(self, key: str, cost: int) -> None:
+    def take_now(self, settings: RateLimiterSettings, judge: Judge, key: str, cost: int) -> None:
         now_us = self.clock.now_us()
-        wait_us = self.limiter.state.take(key, cost, now_us)
-        self.judge(key, cost, 0, wait_us)
+        wait_us = self.limiter.state.take(key, cost, now_us, settings)
+        judge(key, cost, 0, wait_us)
         if wait_us == 0:
             self.hold_the_bound(key, cost)
-            self.judge_ones(0, [self.by_ones.state.take(key, 1, now_us) for _ in range(cost)])
+            self.judge_ones(0, [self.by_ones.state.take(key, 1, now_us, settings) for _ in range(cost)])
 
     @precondition(lambda self: self.waiting)
     @rule(data=strategies.data())
@@ -229,12 +267,16 @@ class LimiterMachine(RuleBasedStateMachine):
     )
     def is_configured(self, halves_per_s: int, burst: int, watched: bool) -> None:
         def apply() -> None:
-            for limiter in (self.limiter, self.by_ones):
-                changed = replace(limiter.settings, rate_per_s=halves_per_s / 2, burst=burst)
-                limiter.state.configure(changed, self.clock.now_us())
+            changed = replace(self.limiter.settings, rate_per_s=halves_per_s / 2, burst=burst)
+            self.earlier.append(self.limiter.settings)
+            self.limiter, self.by_ones = (self.reloaded(limiter, changed) for limiter in (self.limiter, self.by_ones))
             self.model.change(halves_per_s=halves_per_s, burst=burst)
 
         self.change(apply, watched)
+
+    def reloaded(self, limiter: RateLimiter, settings: RateLimiterSettings) -> RateLimiter:
+        limiter.state.configure(settings, self.clock.now_us())
+        return RateLimiter.over(limiter.state, settings, name=limiter.name, clock=self.clock)
 
     @rule(
         name=strategies.sampled_from(SIGNALS),
@@ -262,6 +304,11 @@ class LimiterAgainstModel(LimiterMachine):
 
     def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
         assert wait_us == self.model.take(key, cost, patience_us)
+
+    def judge_late(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
+        """It is let in only where a call of now would be, and queued behind those of now."""
+        if wait_us <= patience_us:
+            assert wait_us == max(self.model.take(key, cost, patience_us), min(wait_us, 1))
 
     def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
         assert max(ones_us, default=wait_us) == wait_us
@@ -304,6 +351,8 @@ class LimiterWhenTimeGoesBack(LimiterMachine):
     def judge(self, key: str, cost: int, patience_us: int, wait_us: int) -> None:
         assert wait_us >= 0
         assert len(self.limiter.state.table) <= self.max_keys
+
+    judge_late = judge
 
     def judge_ones(self, wait_us: int, ones_us: list[int]) -> None:
         """One that was not looked at while the clock was ahead has not been issued as much."""

@@ -128,7 +128,7 @@ def test_a_wait_longer_than_the_deadline_is_refused_at_once(clock: ManualClock, 
     drive(pipeline, succeed)
     drive(pipeline, succeed)
     assert clock.slept_s == [1.0]
-    limiter.state.reserve(None, 1, clock.now_us(), 60_000_000)
+    limiter.state.reserve(None, 1, clock.now_us(), 60_000_000, limiter.settings)
     with pytest.raises(RateLimited) as refused:
         drive(pipeline, succeed)
     assert refused.value.retry_after_s == 2.0

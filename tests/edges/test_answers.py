@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import CircuitOpen, DeadlineExceeded, Quota, RateLimited, Rejected
+from resilience import CircuitOpen, DeadlineExceeded, Quota, RateLimited, RefusalSettings, Rejected
 from resilience.edges import Answer, ratelimit_fields, refusal_answer
 
 TYPES = "https://iana.org/assignments/http-problem-types#"
@@ -119,3 +119,26 @@ def test_a_policy_s_name_is_a_structured_field_string(name: str, shown: str) -> 
     assert policy == f"{shown};q=1;w=1"
     assert limit == f"{shown};r=1;t=1"
     policy.encode("ascii")
+
+
+# --- what can be set --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 420, 499, 503, 529, 599])
+def test_any_status_of_a_refusal_has_a_title_and_a_line(status: int) -> None:
+    settings = RefusalSettings(open_status=status)
+    found = refusal_answer(CircuitOpen("open", policy="x", reason="open"), own=True, settings=settings)
+    document = json.loads(found.body)
+    assert (found.status, document["status"], document["type"]) == (status, status, "about:blank")
+    assert found.status_line == f"{status} {document['title']}"
+
+
+def test_another_body_has_headers_that_fit() -> None:
+    before = answer(over())
+    found = before.with_body("text/plain", b"later")
+    assert found.header("content-type") == "text/plain"
+    assert found.header("content-length") == "5"
+    assert (found.body, found.status, found.header("retry-after")) == (b"later", 429, before.header("retry-after"))
+    assert len(found.headers) == len(before.headers)
+    nothing = before.with_body("text/plain", b"")
+    assert (nothing.header("content-type"), nothing.header("content-length"), nothing.header("x-none")) == (None, "0", None)

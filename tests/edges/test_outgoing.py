@@ -112,6 +112,10 @@ both_drivers = pytest.mark.parametrize("make", [Request, AsyncRequest])
         ("payments.example", 8443, "https", "payments.example:8443"),
         ("10.0.0.1", 443, "wss", "10.0.0.1"),
         ("2001:DB8::1", 8080, "http", "[2001:db8::1]:8080"),
+        ("payments.example.", 443, "https", "payments.example"),
+        ("2001:0db8:0:0:0:0:0:1", None, "http", "[2001:db8::1]"),
+        ("FE80:0::1%eth0", None, "http", "[fe80::1%eth0]"),
+        ("no:address", None, "http", "[no:address]"),
         ("", None, "", ""),
     ],
 )

@@ -120,6 +120,15 @@ def test_neither_or_both_is_a_mistake_of_the_program(config: Path) -> None:
         open_source(config, Pipeline("api"))
 
 
+@pytest.mark.parametrize("routes", ["", "routes: []\n"])
+def test_a_file_without_routes_guards_nothing_and_that_is_said(routes: str, config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config.write_text(f"version: 1\n{routes}", encoding="utf-8")
+    source, close = open_source(config, None)
+    assert source.find("GET", "/") is None
+    assert f"{config}: has no routes, so no request is guarded" in caplog.text
+    close()
+
+
 def test_a_file_that_cannot_be_used_says_where(config: Path) -> None:
     config.write_text(CONFIG.replace("5s", "5 parsecs"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"resilience\.yaml:3:18: deadlines\.api\.default: "):

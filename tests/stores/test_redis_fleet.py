@@ -59,13 +59,13 @@ def fleet(tmp_path: Path, server: Server, name: str) -> Iterator[Fleet]:
 @pytest.mark.parametrize("mode", ["strict", "lease"])
 def test_workers_share_one_limit(fleet: Fleet, mode: str) -> None:
     workers = fleet.start(mode=mode)
-    for worker in workers:
-        worker.tell("calls 1")
+    admitted = sum(worker.tell("calls 1") for worker in workers)
     eventually(lambda: all(worker.tell("status")["store"]["workers"] == 3 for worker in workers))
     for worker in workers:
         worker.say("calls 150")
-    found = [worker.hear() for worker in workers]
-    assert 97 - 20 * (mode == "lease") <= sum(found) <= 97, "what is on its way between two of them is spent by neither"
+    admitted += sum(worker.hear() for worker in workers)
+    alone = sum(worker.tell("status")["decided_without_store"] for worker in workers)  # where this machine is too busy
+    assert 100 - 20 * (mode == "lease") <= admitted <= 100 + alone, "what is on its way between two of them is spent by neither"
 
 
 def test_an_opening_in_one_is_seen_by_all_within_a_second(fleet: Fleet) -> None:

@@ -101,6 +101,20 @@ def test_a_refusal_tells_what_the_store_knows(server: Server, name: str) -> None
         assert quota.available_in_s == pytest.approx(2.0, abs=0.2)
 
 
+def test_the_span_of_a_refusal_tells_what_is_left_for_its_key(server: Server, name: str) -> None:
+    with redis_store(server.url, name) as store:
+        limiter = limiter_over(store, rate_per_s=HOUR, burst=2, key="header:x-key")
+        for _ in range(2):
+            asked = limiter.admit(Call(key="a", now_us=limiter.clock.now_us()))
+            asked.resume(asked.store.ask(asked.question))
+        call = Call(key="a", now_us=limiter.clock.now_us())
+        asked = limiter.admit(call)
+        with pytest.raises(RateLimited):
+            asked.resume(asked.store.ask(asked.question))
+        assert limiter.attributes(call)["resilience.limiter.remaining"] == 0
+        assert limiter.quota(Call(key="b")).remaining == 2
+
+
 def test_a_cost_above_the_burst_is_refused_without_a_trip(server: Server, name: str) -> None:
     with redis_store("redis://127.0.0.1:1/0", name) as store:
         limiter = limiter_over(store, rate_per_s=10.0, burst=5, cost=6)

@@ -1,20 +1,17 @@
-"""Spans of outgoing requests: those of OpenTelemetry's own client instrumentation nest under the try that they belong to.
-
-Its packages for httpx and urllib3 open a client span around the very functions that are wrapped here.
-"""
+"""Spans of outgoing requests: those of OpenTelemetry's own client instrumentation nest under the try that they belong to."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
 import requests
-import urllib3
-from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry import trace
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 
 from resilience import CircuitBreaker, Deadline, DeadlineExceeded, Pipeline, Retry
 from resilience.integrations.httpx import AsyncResilienceTransport, ResilienceTransport
@@ -32,7 +29,7 @@ shop INTERNAL
   resilience.retry INTERNAL decision=admitted pipeline=payments policy=out retry.attempt=1 retry.delay_s=0.0
     resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=1 breaker.state=closed decision=admitted \
 pipeline=payments policy=out
-    GET CLIENT
+    GET CLIENT ERROR (None)
   resilience.retry INTERNAL decision=retried pipeline=payments policy=out retry.attempt=2 retry.delay_s=2.0
     resilience.breaker INTERNAL breaker.failure_rate=1.0 breaker.generation=1 breaker.state=closed decision=admitted \
 pipeline=payments policy=out
@@ -47,30 +44,14 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture(autouse=True)
-def instrumented(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Client spans as the instrumentation packages make them."""
-    send, asend = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
-    urlopen: Any = urllib3.HTTPConnectionPool.urlopen
-
-    def handle_request(self: Any, request: httpx.Request) -> httpx.Response:
-        with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT):
-            propagate.inject(request.headers)
-            return send(self, request)
-
-    async def handle_async_request(self: Any, request: httpx.Request) -> httpx.Response:
-        with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT):
-            propagate.inject(request.headers)
-            return await asend(self, request)
-
-    def open_url(self: Any, method: str, url: str, *args: Any, headers: Any = None, **kwargs: Any) -> Any:
-        with tracer.start_as_current_span(method, kind=SpanKind.CLIENT):
-            headers = dict(headers or {})
-            propagate.inject(headers)
-            return urlopen(self, method, url, *args, headers=headers, **kwargs)
-
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_async_request)
-    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", open_url)
+def instrumented(sdk: object) -> Iterator[None]:
+    """Client spans of httpx and of urllib3."""
+    instrumentors = (HTTPXClientInstrumentor(), URLLib3Instrumentor())
+    for instrumentor in instrumentors:
+        instrumentor.instrument()
+    yield
+    for instrumentor in instrumentors:
+        instrumentor.uninstrument()
 
 
 def by_httpx(pipeline: Pipeline, url: str) -> None:
@@ -147,10 +128,15 @@ def test_a_request_that_is_not_sent_has_no_client_span(recorded: Recording, peer
 
 
 def test_one_client_span_of_a_whole_session_goes_around_the_tries(recorded: Recording, peer: Peer) -> None:
-    """The instrumentation of requests itself wraps `Session.send`, outside of every adapter."""
+    """The instrumentation of requests wraps `Session.send`, outside of every adapter, and that of urllib3 is silent within."""
     peer.will(says(503))
-    with tracer.start_as_current_span("GET", kind=SpanKind.CLIENT):
+    instrumentor = RequestsInstrumentor()
+    instrumentor.instrument()
+    try:
         by_requests(pipeline_of(ManualClock()), peer.url)
+    finally:
+        instrumentor.uninstrument()
     first, *rest = recorded.tree().splitlines()
     assert first == "GET CLIENT"
     assert sum(line.startswith("  resilience.retry") for line in rest) == 2
+    assert not any("CLIENT" in line for line in rest)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 A, B, C = (
@@ -72,3 +74,16 @@ def write_in_place(path: Path, content: bytes) -> None:
         os.write(descriptor, content)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def as_somebody_without_rights() -> Iterator[None]:
+    """Root may read everything; nobody else may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -53,7 +53,7 @@ class Followed:
         until_us = self.clock.now_us() + to_us(duration_s)
         while self.due_us is not None and self.due_us <= until_us:
             self.clock.advance(max(0, self.due_us - self.clock.now_us()) / 1e6)
-            self.due_us = self.toolkit._look(self.clock.now_us())
+            self.due_us = self.toolkit._look(self.clock)
             self.looks += 1
         self.clock.advance(max(0, until_us - self.clock.now_us()) / 1e6)
 
@@ -192,8 +192,8 @@ def test_touching_the_file_loads_nothing_and_refills_nothing(followed: Followed)
     for _ in range(5):
         followed.path.touch()
         rename_over(followed.path, GOOD.encode())
-        followed.toolkit._look(followed.clock.now_us())
-        followed.toolkit._look(followed.clock.now_us())
+        followed.toolkit._look(followed.clock)
+        followed.toolkit._look(followed.clock)
     assert followed.toolkit.active is before
     with pytest.raises(RateLimited):
         followed.toolkit.pipeline("api").call(str)
@@ -220,7 +220,7 @@ def test_a_file_without_its_end_mark_is_told_and_reload_takes_it_as_it_is(path: 
     followed = Followed(path)
     put(path, BETTER)
     followed.run(2.0)
-    assert "does not end with the line `...`" in followed.toolkit.status()["last_error"]
+    assert ":6:1: the file ends here without the line `...`" in followed.toolkit.status()["last_error"]
     followed.toolkit.reload()
     assert (followed.toolkit.status()["last_error"], followed.toolkit.status()["version"]) == (None, 2)
     put(path, GOOD)
@@ -245,7 +245,7 @@ def test_the_file_stays_the_same_when_the_working_directory_changes(
 def test_a_closed_toolkit_looks_no_more(followed: Followed) -> None:
     put(followed.path, BETTER)
     followed.toolkit.close()
-    assert followed.toolkit._look(followed.clock.now_us()) is None
+    assert followed.toolkit._look(followed.clock) is None
     assert followed.toolkit.status()["version"] == 1
     with pytest.raises(resilience.ConfigError, match="this toolkit is closed; load the file again"):
         followed.toolkit.reload()

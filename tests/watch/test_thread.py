@@ -13,6 +13,7 @@ import pytest
 
 import resilience
 from resilience import ConfigLoaded, Event, Toolkit
+from resilience.clock import Clock
 from resilience.edges import open_source
 from resilience.watch import THREAD, Job
 from resilience.watch import thread as thread_module
@@ -168,16 +169,16 @@ def test_an_error_is_told_once_and_ends_nothing(
     looks: dict[str, int] = {"broken": 0, "sound": 0}
     done = threading.Event()
 
-    def broken(now_us: int) -> int:
+    def broken(clock: Clock) -> int:
         looks["broken"] += 1
         raise error
 
-    def sound(now_us: int) -> int:
+    def sound(clock: Clock) -> int:
         looks["sound"] += 1
-        job.due_us = now_us
+        job.due_us = clock.now_us()
         if looks["broken"] >= 3:
             done.set()
-        return now_us
+        return clock.now_us()
 
     job = Job("broken.yaml", broken, lambda: None)
     with caplog.at_level(logging.ERROR, "resilience"):
@@ -193,19 +194,19 @@ def test_what_is_told_again_after_it_was_well(watch_thread: WatchThread, caplog:
     outcomes = iter([OSError("1"), OSError("1"), None, OSError("1"), OSError("2")])
     done = threading.Event()
 
-    def look(now_us: int) -> int | None:
-        job.due_us = now_us
+    def look(clock: Clock) -> int | None:
+        job.due_us = clock.now_us()
         error = next(outcomes, StopIteration())
         if isinstance(error, StopIteration):
             done.set()
             return None
         if error is not None:
             raise error
-        return now_us
+        return clock.now_us()
 
-    def at_once(now_us: int) -> int | None:
+    def at_once(clock: Clock) -> int | None:
         job.due_us = 0
-        return None if done.is_set() else now_us
+        return None if done.is_set() else clock.now_us()
 
     job = Job("a.yaml", look, lambda: None)
     with caplog.at_level(logging.ERROR, "resilience"):
@@ -219,7 +220,7 @@ def test_a_look_that_hangs_does_not_hold_up_the_end(watch_thread: WatchThread, m
     monkeypatch.setattr(thread_module, "_WAIT_S", 0.05)
     began, go_on = threading.Event(), threading.Event()
 
-    def hang(now_us: int) -> None:
+    def hang(clock: Clock) -> None:
         began.set()
         go_on.wait(LIMIT_S)
 
@@ -236,7 +237,7 @@ def test_a_look_that_hangs_does_not_hold_up_the_end(watch_thread: WatchThread, m
 def test_a_job_that_is_never_due_waits_for_its_signal(watch_thread: WatchThread) -> None:
     looked, hung_up = threading.Event(), threading.Event()
 
-    def look(now_us: int) -> None:
+    def look(clock: Clock) -> None:
         looked.set()
 
     job = Job("a.yaml", look, hung_up.set)
@@ -250,8 +251,8 @@ def test_a_wake_up_during_a_look_is_not_lost(watch_thread: WatchThread) -> None:
     looks: list[int] = []
     looked_again = threading.Event()
 
-    def look(now_us: int) -> None:
-        looks.append(now_us)
+    def look(clock: Clock) -> None:
+        looks.append(clock.now_us())
         if len(looks) == 1:
             job.wake()
         else:
@@ -270,8 +271,8 @@ def test_a_file_that_is_asked_for_during_a_look_is_followed_as_asked(first_every
     with resilience.load(path) as toolkit:
         asked = threading.Event()
 
-        def look(now_us: int) -> int | None:
-            due_us = toolkit._look(now_us)
+        def look(clock: Clock) -> int | None:
+            due_us = toolkit._look(clock)
             if not asked.is_set():
                 toolkit.watch(EVERY_S)
                 asked.set()
@@ -290,7 +291,7 @@ def test_a_fork_does_not_wait_for_a_look_that_asks_for_the_thread(watch_thread: 
     """As an observer does that looks at a status."""
     began, ended = threading.Event(), threading.Event()
 
-    def look(now_us: int) -> None:
+    def look(clock: Clock) -> None:
         if not began.is_set():
             began.set()
             wait_until(lambda: watch_thread._thread is None, "the fork waits for this look")
@@ -314,7 +315,7 @@ def test_a_thread_that_could_not_be_started_is_started_later(
 
     looked = threading.Event()
 
-    def look(now_us: int) -> None:
+    def look(clock: Clock) -> None:
         looked.set()
 
     with monkeypatch.context() as patched:

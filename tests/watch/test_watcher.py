@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import sys
@@ -17,9 +16,10 @@ from resilience import ConfigError
 from resilience.config.source import fingerprint, has_end_mark
 from resilience.testing import ManualClock
 from resilience.watch import Known, Watcher
-from resilience.watch.look import look
+from resilience.watch import watcher as watcher_module
+from resilience.watch.look import Look, look
 from resilience.watch.watcher import Change, came_whole
-from tests.watch.files import A, B, C, ConfigMap, rename_over, save_as_vim_does, write_in_place
+from tests.watch.files import A, B, C, ConfigMap, as_somebody_without_rights, rename_over, save_as_vim_does, write_in_place
 
 EVERY_S = 1.0
 SOON_S = 0.05
@@ -43,7 +43,7 @@ class Watch:
         self.looks += 1
         if self.watcher.is_at_rest(self.clock.now_us()):
             return
-        news = self.watcher.poll(self.clock.now_us(), self.known)
+        news = self.watcher.poll(self.clock, self.known)
         if news is None:
             return
         if isinstance(news.content, ConfigError):
@@ -191,6 +191,30 @@ def test_nor_where_the_old_text_is_written_over_without_cutting_it_off(tmp_path:
             watch.run(0.15)
     watch.run(1.0)
     assert watch.told == [new]
+
+
+@pytest.mark.parametrize("looks_before", [0, 1])
+def test_time_that_a_look_takes_is_no_quiet(looks_before: int, watch: Watch, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that keeps the interpreter comes between the reading of the clock and that of the file."""
+
+    def slow_look(name: str) -> Look:
+        watch.clock.advance(0.19)
+        path.write_bytes(B[:40])
+        return look(name)
+
+    path.write_bytes(B[:20])
+    for _ in range(looks_before):
+        watch.look()
+        watch.clock.advance(SOON_S)
+    with monkeypatch.context() as patched:
+        patched.setattr(watcher_module, "look", slow_look)
+        watch.look()
+    watch.clock.advance(0.15)
+    watch.look()
+    assert watch.told == []
+    path.write_bytes(B)
+    watch.run(1.3)
+    assert watch.told == [B]
 
 
 @pytest.mark.parametrize("appended", [8, 20])
@@ -387,19 +411,6 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(watch: Watch, path: P
     assert watch.told == [f"{path}: is not a regular file"]
 
 
-@contextlib.contextmanager
-def as_somebody_without_rights() -> Iterator[None]:
-    """Root may read everything; nobody else may."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_a_file_that_must_not_be_read_is_told_and_the_right_to_read_mends_it() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -434,7 +445,10 @@ def test_a_file_that_ended_with_the_end_mark_must_end_so_again(tmp_path: Path) -
     watch.run(5.0)
     (told,) = watch.told
     assert isinstance(told, str)
-    assert told.startswith(f"{path}: does not end with the line `...` as the file in force does, so it may be cut short; ")
+    last = len(B.splitlines())
+    assert told.startswith(
+        f"{path}:{last}:1: the file ends here without the line `...` that ends the file in force, so it may be cut"
+    )
     rename_over(path, B + b"...  # that is all\n\n")
     watch.run(1.3)
     assert watch.told[1:] == [B + b"...  # that is all\n\n"]

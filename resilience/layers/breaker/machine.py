@@ -294,9 +294,11 @@ class Machine:
         return to_us(settings.open_for_s if settings.half_open_for_s is None else settings.half_open_for_s)
 
     def _probe_wait_us(self, now_us: int) -> int:
-        """Until the oldest probe must have settled: by then the breaker has closed, or is open and says how long."""
-        oldest_us = min(self._probes.values(), default=now_us)
-        return max(1, oldest_us + self._half_open_us() - now_us)
+        """Until the oldest probe must have settled: by then the breaker has closed, or is open and says how long.
+
+        There is one in flight: where the last has settled, and where `probes` is lowered, it is decided at once.
+        """
+        return min(self._probes.values()) + self._half_open_us() - now_us
 
     def _open(self, since_us: int, reason: str, now_us: int) -> list[Event]:
         """Open since an instant that may have passed unnoticed; the signal hears of it now, and never of the past."""
@@ -308,8 +310,7 @@ class Machine:
         if settings.shadow:
             reason += "; in shadow: it refuses nothing"
         events: list[Event] = [self._turn(BreakerState.OPEN, reason)]
-        self._holding = False  # a failed probe holds the signal anew, from the end of the new open time
-        return events + self._mark_health(now_us)
+        return events + self._hold_anew(now_us)
 
     def _close(self, now_us: int, reason: str) -> list[Event]:
         self._failed_recoveries = 0
@@ -325,9 +326,8 @@ class Machine:
         if state != "open":
             return self._close(now_us, "forced closed" if state else "no longer forced")
         self._open_until_us = now_us
-        self._holding = False
         events: list[Event] = [self._turn(BreakerState.OPEN, "forced open")]
-        return events + self._mark_health(now_us)
+        return events + self._hold_anew(now_us)
 
     def _turn(self, state: BreakerState, reason: str) -> Event:
         old, self._state = self._state, state
@@ -345,6 +345,12 @@ class Machine:
             return []
         self._holding = True
         return self.health.opened(self._hold, now_us, None if self._forced == "open" else self._open_until_us)
+
+    def _hold_anew(self, now_us: int) -> list[Event]:
+        """A failed probe holds the signal from the end of the new open time, a forced breaker for ever; in shadow it lets go."""
+        if not self.settings.shadow:
+            self._holding = False
+        return self._mark_health(now_us)
 
     def _leave_for(self, health: HealthSignal | None, now_us: int) -> list[Event]:
         """Write another signal from now on: this is a closing on the old one; `_mark_health` makes it an opening on the new."""

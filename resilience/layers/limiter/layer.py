@@ -169,7 +169,7 @@ class RateLimiter:
             call.decision = Decision.WOULD_REJECT
             return
         cut = wait_us is not None and state.is_cut
-        tokens = state.told_by(settings, key, cost, call.now_us)
+        tokens = state.told_by(settings, wait_us, call.now_us)
         raise RateLimited(
             policy=self.name,
             reason="cut" if cut else "quota",

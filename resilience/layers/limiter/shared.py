@@ -89,6 +89,7 @@ class SharedRateLimiter(RateLimiter):
         if settings.shadow:
             call.decision = Decision.WOULD_REJECT
             return answer
+        call.held.append((self, answer))  # for whoever asks, until the call is settled, what is left for it
         retry_after_s: float | None = answer.wait_us / US_PER_S
         if answer.wait_us == NEVER:  # fits a full bucket, but not one of the size that health leaves it
             health = state.health
@@ -115,7 +116,7 @@ class SharedRateLimiter(RateLimiter):
         if state.on_store_error == "closed":
             return self._refuse_for_now(call, away)
         settings = state.share_settings(call.now_us)
-        wait_us, due = state.share.reserve(question.key, cost, call.now_us, question.patience_us)
+        wait_us, due = state.share.reserve(question.key, cost, call.now_us, question.patience_us, state.share.settings)
         if wait_us > question.patience_us:
             return self._refuse_by_share(call, question, wait_us, settings)
         if cost:
@@ -153,7 +154,9 @@ class SharedRateLimiter(RateLimiter):
             call.decision = Decision.WOULD_REJECT
             return
         share, now_us = state.share, call.now_us
-        told = None if settings.fields == "never" else partial(share.quota, self.name, question.key, question.least, now_us)
+        told = None
+        if settings.fields != "never":
+            told = partial(share.quota, self.name, question.key, question.least, now_us, share.tokens)
         raise RateLimited(
             policy=self.name,
             reason="cut",

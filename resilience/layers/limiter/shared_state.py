@@ -35,7 +35,8 @@ class SharedLimiterState(LimiterState):
         self.name = name
         self.buckets = buckets
         self.on_store_error = on_store_error
-        self.share = LimiterState(_share_of(settings, buckets.workers), health, now_us)
+        self._shared_for = settings, buckets.workers
+        self.share = LimiterState(_share_of(*self._shared_for), health, now_us)
         self.without_store = 0
         self.last: Decided | None = None
         self._pace: Pace | None = None
@@ -58,24 +59,26 @@ class SharedLimiterState(LimiterState):
         health, settings = self.health, self.settings
         phase = None if health is None else health.phase
         epoch = 0 if health is None else health.epoch
-        before = self._paced_for
-        if self._pace is None or before[0] is not settings or before[1] is not phase or before[2] != epoch:
-            start_us = 0 if phase is None else max(0, phase.start_us + self.buckets.offset_us)
+        before, offset_us = self._paced_for, self.buckets.offset_us
+        is_same_view = self._pace is not None and before[0] is settings and before[1] is phase and before[2] == epoch
+        if self._pace is None or not is_same_view or before[3] != bool(offset_us):  # which is 0 before the store was first heard of
+            start_us = 0 if phase is None else max(0, phase.start_us + offset_us)
             self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
-            self._paced_for = (settings, phase, epoch)
+            self._paced_for = (settings, phase, epoch, bool(offset_us))
         return self._pace
 
     def share_settings(self, now_us: int) -> RateLimiterSettings:
         """The settings of the local share now; the share follows the limit and the number of workers."""
-        wanted = _share_of(self.settings, self.buckets.workers)
-        if wanted != self.share.settings:
-            self.share.configure(wanted, now_us)
-        return wanted
+        settings, workers = self.settings, self.buckets.workers
+        if self._shared_for[0] is not settings or self._shared_for[1] != workers:
+            self.share.configure(_share_of(settings, workers), now_us)
+            self._shared_for = settings, workers
+        return self.share.settings
 
-    def configure(self, settings: RateLimiterSettings, now_us: int, *, keep_calls: bool = False) -> None:
+    def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
         if _most_keys(settings) != _most_keys(self.settings):
             self.buckets.prepare(self.name, _most_keys(settings))
-        super().configure(settings, now_us, keep_calls=keep_calls)
+        super().configure(settings, now_us)
 
     def move_to(self, health: HealthSignal | None, now_us: int) -> None:
         super().move_to(health, now_us)

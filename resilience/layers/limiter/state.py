@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Hashable
 from typing import Final
 
@@ -17,6 +16,7 @@ from resilience.layers.limiter.tokens import TOKEN, TokenClock
 _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
+_SHORTEST_WAIT_US: Final = 1
 
 
 class LimiterState:
@@ -32,7 +32,7 @@ class LimiterState:
         self.rejected = 0
         self.queued = 0
         self.would_reject = 0
-        self._earlier: deque[tuple[TokenClock, int]] = deque(maxlen=_EARLIER_KEPT)  # each with the instant of its end, latest first
+        self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
 
     def take(self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None) -> int:
         """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
@@ -41,13 +41,13 @@ class LimiterState:
         health leaves it cannot hold so many.
         """
         tokens, health = self.tokens, self.health
-        if settings is not None and settings is not self.settings:
-            tokens = self.clock_of(settings, now_us)
-            self.sync(now_us)
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         with self.lock:
-            # `tokens.read`, `tokens.full` and the common case of the table, written out: this is the hottest path there is.
+            if settings is not None and settings is not self.settings:
+                return self._reserve(key, cost, now_us, 0, settings)[0]
+            # The same with `tokens.read`, `tokens.full` and the common case of the table written out: there is no hotter path.
+            tokens = self.tokens
             elapsed_us = now_us - tokens.since_us
             reading = tokens.reading
             if elapsed_us > 0:
@@ -55,8 +55,6 @@ class LimiterState:
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
-            if tokens is not self.tokens:
-                full = max(full, self._full_now(now_us))
             young = self.table.young(key)
             known = young.get(key)
             bucket = self.table.get(key, full) if known is None else known
@@ -64,7 +62,7 @@ class LimiterState:
                 bucket = full
             bucket += cost * TOKEN
             if bucket > reading:
-                self.count_refusal(settings or self.settings)
+                self.count_refusal(self.settings)
                 return self._wait_us(bucket, cost, now_us)
             self.admitted += 1
             if known is not None:
@@ -74,7 +72,7 @@ class LimiterState:
             return 0
 
     def reserve(
-        self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings | None = None
+        self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
     ) -> tuple[int, int]:
         """Take `cost` tokens if they are there, or will be within `patience_us`: first come, first served.
 
@@ -82,22 +80,34 @@ class LimiterState:
         they are more than `patience_us`.
         """
         self.sync(now_us)
-        tokens = self.clock_of(settings, now_us)
         with self.lock:
-            reading = tokens.read(now_us)
-            full = max(tokens.full(reading), self._full_now(now_us))
-            due = max(full, self.table.get(key, full)) + cost * TOKEN
-            wait_us = 0 if due <= reading else self._wait_us(due, cost, now_us)
-            if wait_us > patience_us:
-                self.count_refusal(settings or self.settings)
-                return wait_us, due
-            if wait_us:
-                self.queued += 1
-            else:
-                self.admitted += 1
-            if cost:
-                self.table.put(key, due, full)
+            return self._reserve(key, cost, now_us, patience_us, settings)
+
+    def _reserve(
+        self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
+    ) -> tuple[int, int]:
+        """Under the lock. What a late call takes must be there by its own clock and by the present one, which keeps the books."""
+        own, present = self.clock_of(settings, now_us), self.tokens
+        reading = present.read(now_us)
+        full = present.full(reading)
+        due = self.table.get(key, full) + cost * TOKEN
+        is_there = due <= reading and cost * TOKEN <= self._level(own, key, now_us)
+        wait_us = 0 if is_there else self._wait_us(due, cost, now_us)
+        if wait_us > patience_us:
+            self.count_refusal(settings)
             return wait_us, due
+        if wait_us:
+            self.queued += 1
+        else:
+            self.admitted += 1
+        if cost:
+            self.table.put(key, due, full)
+        return wait_us, due
+
+    def _level(self, tokens: TokenClock, key: Hashable | None, now_us: int) -> int:
+        """What is in the bucket of `key` by this clock, at least nothing."""
+        reading = tokens.read(now_us)
+        return max(0, reading - self.table.get(key, tokens.full(reading)))
 
     def count_refusal(self, settings: RateLimiterSettings) -> None:
         """One more that is refused, or would be. Under the lock."""
@@ -108,33 +118,25 @@ class LimiterState:
 
     def _wait_us(self, due: int, cost: int, now_us: int) -> int:
         """What no bucket of the present size can hold is not waited for."""
-        return max(1, self.tokens.wait_until_us(due, now_us)) if cost * TOKEN <= self.tokens.capacity else NEVER_US
+        return max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(due, now_us)) if cost * TOKEN <= self.tokens.capacity else NEVER_US
 
-    def clock_of(self, settings: RateLimiterSettings | None, now_us: int) -> TokenClock:
+    def clock_of(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The token clock of a call that began at `now_us` under `settings`: that of then, as it stood when it ended."""
-        if settings is None or settings is self.settings or not self._earlier:
-            return self.tokens
-        rate_per_s, burst = settings.exact_rate_per_s, settings.capacity
-        if not self.tokens.goes_by(rate_per_s, burst):
-            for tokens, ended_us in tuple(self._earlier):
-                if tokens.goes_by(rate_per_s, burst) and now_us - ended_us < _STRAGGLE_US:
-                    return tokens
-        return self.tokens
+        present = self.tokens
+        for tokens, ended_us in self._earlier:
+            if now_us - ended_us >= _STRAGGLE_US:
+                break
+            if tokens.goes_by(settings) and not present.goes_by(settings):
+                return tokens
+        return present
 
-    def told_by(self, settings: RateLimiterSettings, key: Hashable | None, cost: int, now_us: int) -> TokenClock:
-        """Whose numbers a refusal tells: those under which the call began, or of the smaller bucket of now that refused it."""
-        tokens = self.clock_of(settings, now_us)
-        if tokens.capacity <= self.tokens.capacity:
-            return tokens
-        with self.lock:
-            full = self._full_now(now_us)
-            is_refused_now = max(full, self.table.get(key, full)) + cost * TOKEN > self.tokens.read(now_us)
-        return self.tokens if is_refused_now else tokens
+    def told_by(self, settings: RateLimiterSettings, wait_us: int | None, now_us: int) -> TokenClock:
+        """Whose numbers a refusal tells: those under which the call began, or of a smaller bucket of now that refused it too.
 
-    def _full_now(self, now_us: int) -> int:
-        """The number that stands for a full bucket by the present clock. One that stands still must not see a bucket fuller than
-        that: others have been issued tokens since, and both together would be more than the bound allows."""
-        return self.tokens.full(self.tokens.read(now_us))
+        Where the present clock has the tokens already, `wait_us` is the shortest wait there is.
+        """
+        tokens, present = self.clock_of(settings, now_us), self.tokens
+        return present if present.capacity < tokens.capacity and wait_us != _SHORTEST_WAIT_US else tokens
 
     def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
         """Return the tokens of a waiter that was cancelled before the token clock read `due`.
@@ -150,24 +152,23 @@ class LimiterState:
 
     def sync(self, now_us: int) -> None:
         """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
-        if self.health is not None:
-            self.health.sync(now_us)
+        tokens, health = self.tokens, self.health
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+            health.sync(now_us)
             with self.lock:
                 self.tokens.catch_up(now_us)
 
-    def configure(self, settings: RateLimiterSettings, now_us: int, *, keep_calls: bool = False) -> None:
+    def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
         """Go by new settings from now on. No bucket is refilled.
 
-        With `keep_calls`, those that began in layers of the old settings are decided by what was there when these ended.
+        Calls that began in layers of the old settings are decided by what was there when these ended.
         """
         self.sync(now_us)
         with self.lock:
-            rate_per_s, burst = settings.exact_rate_per_s, settings.capacity
-            if not self.tokens.goes_by(rate_per_s, burst):
-                if keep_calls:
-                    self._earlier.appendleft((self.tokens, now_us))
-                self.tokens = self.tokens.hand_over(rate_per_s, burst, now_us)
             self.settings = settings
+            if not self.tokens.goes_by(settings):
+                self._earlier = ((self.tokens, now_us), *self._earlier)[:_EARLIER_KEPT]
+                self.tokens = self.tokens.hand_over(settings, now_us)
             self.table.resize(settings.max_keys)
 
     def move_to(self, health: HealthSignal | None, now_us: int) -> None:
@@ -181,16 +182,15 @@ class LimiterState:
             self.health = health
             self.tokens.follow_signal(health, now_us)
 
-    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int, tokens: TokenClock | None = None) -> Quota:
+    def quota(self, policy: str, key: Hashable | None, cost: int, now_us: int, tokens: TokenClock) -> Quota:
         """What is left for `key`, and when so much that `cost` more fits. `tokens` is the clock that the call goes by."""
-        tokens, health = tokens or self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
-            self.sync(now_us)
+        self.sync(now_us)
         with self.lock:
-            reading = tokens.read(now_us)
-            full = max(tokens.full(reading), self._full_now(now_us))
+            present = self.tokens
+            reading = present.read(now_us)
+            full = present.full(reading)
             bucket = self.table.get(key, full)
-            level = reading - bucket
+            level = min(reading - bucket, self._level(tokens, key, now_us))
             missing = min(cost * TOKEN, tokens.capacity) - level  # more than the bucket holds is never there
             if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
                 missing = TOKEN - level % TOKEN if bucket > full else 0
@@ -199,7 +199,7 @@ class LimiterState:
                 limit=tokens.capacity // TOKEN,
                 window_s=max(1, -(-tokens.wait_us(tokens.capacity) // US_PER_S)),
                 remaining=max(0, level // TOKEN),
-                available_in_s=max(0, self.tokens.wait_until_us(reading + missing, now_us)) / US_PER_S if missing > 0 else 0.0,
+                available_in_s=present.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
             )
 
     @property

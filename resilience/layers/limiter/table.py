@@ -40,9 +40,7 @@ class BucketTable:
 
     def _deal_out(self, max_keys: int) -> None:
         """Make as many shards as so many keys need. The table was much smaller, so there is little in it to move."""
-        old_shards, count = self._shards, 1
-        while count * _KEYS_A_SHARD < max_keys:
-            count *= 2
+        old_shards, count = self._shards, 1 << ((max_keys - 1) // _KEYS_A_SHARD).bit_length()
         self._shards = [_Shard() for _ in range(count)]
         self._mask = count - 1
         for shard in old_shards:

@@ -15,6 +15,7 @@ from typing import Final
 
 from resilience.clock import US_PER_S
 from resilience.health import NEVER_US, PPB, HealthSignal, Phase
+from resilience.layers.limiter.settings import RateLimiterSettings
 
 TOKEN: Final = PPB
 """Units in one token."""
@@ -77,18 +78,17 @@ class TokenClock:
 
     # --- changing -------------------------------------------------------------------------------------------------------
 
-    def goes_by(self, rate_per_s: Fraction, burst: int) -> bool:
-        """Whether these are its settings."""
-        return rate_per_s == self._rate_per_s and burst == self.burst
+    def goes_by(self, settings: RateLimiterSettings) -> bool:
+        """Whether it has their rate and burst."""
+        return settings.capacity == self.burst and settings.exact_rate_per_s == self._rate_per_s
 
-    def hand_over(self, rate_per_s: Fraction, burst: int, now_us: int) -> TokenClock:
+    def hand_over(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The clock that goes on by new settings: refilled at the old rate up to now, less what exceeds the new capacity.
 
         This one stands still from now on, for the calls that began under it.
         """
-        self.catch_up(now_us)
         successor = copy(self)
-        successor._turn(now_us, rate_per_s, burst, self._factor_ppb)
+        successor._turn(now_us, settings.exact_rate_per_s, settings.capacity, self._factor_ppb)
         self.reading = self.read(now_us)
         self.since_us = NEVER_US
         return successor

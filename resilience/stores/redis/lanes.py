@@ -34,6 +34,9 @@ class Waits(Protocol):
     breaker: StoreBreaker
     timeout_us: int
 
+    def heard(self, instant_us: int) -> None:
+        """The server has told the time."""
+
 
 class _Waiter:
     """A thread that waits for an answer, or to lead."""
@@ -121,6 +124,7 @@ class ThreadLane:
         try:
             reply = self._lines.trip(questions.call(), timeout_us, lambda: questions.call(whole=True))
             answers = questions.answers(reply)
+            self._store.heard(questions.instant_us(reply))
         except (Trouble, ValueError) as trouble:
             self._settle_failure(str(trouble), timeout_us, began_us, ticket)
             return False
@@ -206,6 +210,7 @@ class LoopLane:
         try:
             reply = await line.trip(questions.call(), self._store.timeout_us, lambda: questions.call(whole=True))
             answers = questions.answers(reply)
+            self._store.heard(questions.instant_us(reply))
         except (Trouble, ValueError) as trouble:
             breaker.settle(ticket, str(trouble))
             timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")

@@ -74,6 +74,12 @@ class Questions:
         """The command."""
         return TAKE.call(self.keys, self.arguments, whole=whole)
 
+    @staticmethod
+    def instant_us(reply: bytes) -> int:
+        """When they were decided, by the server's clock."""
+        (now_us,) = _UNITS.unpack_from(reply)
+        return int(now_us)
+
     def answers(self, reply: bytes) -> list[Decided]:
         """What became of each question.
 

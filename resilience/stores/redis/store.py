@@ -114,6 +114,11 @@ class RedisStore:
         """Return what was taken, unless `due_us` has passed by then."""
         self._return(question, decided.taken, due_us)
 
+    def heard(self, instant_us: int) -> None:
+        """The server has told the time with an answer: good enough until the thread has measured it."""
+        if not self.offset_us:
+            self.offset_us = instant_us - self.clock.now_us()
+
     def _return(self, question: Take, tokens: int, due_us: int = 0) -> None:
         self._returns.append(Take(question.limit, question.key, question.pace, question.fresh_units, -tokens, due_us))
         self._courier.wake()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from resilience import CircuitBreaker, Pipeline, RateLimiter, Rejected
+from resilience import CircuitBreaker, Pipeline, RateLimiter, RefusalSettings, Rejected
 from resilience.integrations.asgi import ResilienceMiddleware, litestar_refusal, quart_refusal
 from tests.integrations.asgi.server import serving
 from tests.integrations.django_site import refuse, set_up
 
 
-def starlette(pipeline: Pipeline) -> Any:
+def starlette(pipeline: Pipeline, **options: Any) -> Any:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
@@ -26,16 +26,16 @@ def starlette(pipeline: Pipeline) -> Any:
         refuse()
 
     app = Starlette(routes=[Route("/hello", hello), Route("/refused", refused)])
-    app.add_middleware(ResilienceMiddleware, pipeline=pipeline)
+    app.add_middleware(ResilienceMiddleware, pipeline=pipeline, **options)
     return app
 
 
-def fastapi(pipeline: Pipeline) -> Any:
+def fastapi(pipeline: Pipeline, **options: Any) -> Any:
     from fastapi import FastAPI
     from fastapi.responses import PlainTextResponse
 
     app = FastAPI()
-    app.add_middleware(ResilienceMiddleware, pipeline=pipeline)
+    app.add_middleware(ResilienceMiddleware, pipeline=pipeline, **options)
 
     @app.get("/hello")
     def hello() -> PlainTextResponse:
@@ -48,7 +48,7 @@ def fastapi(pipeline: Pipeline) -> Any:
     return app
 
 
-def quart(pipeline: Pipeline) -> Any:
+def quart(pipeline: Pipeline, **options: Any) -> Any:
     from quart import Quart
 
     app = Quart(__name__)
@@ -63,11 +63,11 @@ def quart(pipeline: Pipeline) -> Any:
         return "never"
 
     app.register_error_handler(Rejected, quart_refusal)
-    app.asgi_app = ResilienceMiddleware(app.asgi_app, pipeline=pipeline)  # type: ignore[method-assign]  # as Quart documents it
+    app.asgi_app = ResilienceMiddleware(app.asgi_app, pipeline=pipeline, **options)  # type: ignore[method-assign]  # as Quart documents it
     return app
 
 
-def litestar(pipeline: Pipeline) -> Any:
+def litestar(pipeline: Pipeline, **options: Any) -> Any:
     from litestar import Litestar, get
     from litestar.middleware import DefineMiddleware
 
@@ -82,12 +82,12 @@ def litestar(pipeline: Pipeline) -> Any:
     return Litestar(
         [hello, refused],
         logging_config=None,
-        middleware=[DefineMiddleware(ResilienceMiddleware, pipeline=pipeline)],
+        middleware=[DefineMiddleware(ResilienceMiddleware, pipeline=pipeline, **options)],
         exception_handlers={Rejected: litestar_refusal},
     )
 
 
-def litestar_from_outside(pipeline: Pipeline) -> Any:
+def litestar_from_outside(pipeline: Pipeline, **options: Any) -> Any:
     from litestar import Litestar, get
 
     @get("/hello", sync_to_thread=True)
@@ -99,24 +99,24 @@ def litestar_from_outside(pipeline: Pipeline) -> Any:
         refuse()
 
     app = Litestar([hello, refused], logging_config=None, exception_handlers={Rejected: litestar_refusal})
-    return ResilienceMiddleware(app, pipeline=pipeline)
+    return ResilienceMiddleware(app, pipeline=pipeline, **options)
 
 
-def django(pipeline: Pipeline) -> Any:
+def django(pipeline: Pipeline, **options: Any) -> Any:
     from django.core.handlers.asgi import ASGIHandler
 
     set_up()
-    return ResilienceMiddleware(ASGIHandler(), pipeline=pipeline)
+    return ResilienceMiddleware(ASGIHandler(), pipeline=pipeline, **options)
 
 
-def bare(pipeline: Pipeline) -> Any:
+def bare(pipeline: Pipeline, **options: Any) -> Any:
     from tests.integrations.asgi.apps import answering
 
-    return ResilienceMiddleware(answering(), pipeline=pipeline)
+    return ResilienceMiddleware(answering(), pipeline=pipeline, **options)
 
 
 @pytest.mark.parametrize("make", [starlette, fastapi, quart, litestar, litestar_from_outside, django, bare])
-def test_it_admits_and_refuses_in_front_of(make: Callable[[Pipeline], Any]) -> None:
+def test_it_admits_and_refuses_in_front_of(make: Callable[..., Any]) -> None:
     limiter = RateLimiter(1 / 60, 2, fields="always", name="api")
     with serving(make(Pipeline("api", limiter)), lifespan="auto") as server:
         admitted, also, refused = (server.get("/hello") for _ in range(3))
@@ -142,7 +142,7 @@ def test_it_admits_and_refuses_in_front_of(make: Callable[[Pipeline], Any]) -> N
     ],
 )
 def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_around_it(
-    make: Callable[[Pipeline], Any], path: str
+    make: Callable[..., Any], path: str
 ) -> None:
     breaker = CircuitBreaker(consecutive_failures=1, min_calls=1)
     with serving(make(Pipeline("api", breaker)), lifespan="auto") as server:
@@ -154,3 +154,12 @@ def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_
     assert breaker.pool.single.admitted == 1, "it went through the breaker"
     assert breaker.state.value == "closed"
     assert breaker.pool.single.is_idle(breaker.clock.now_us()), "it counts neither as a failure nor as a success"
+
+
+@pytest.mark.parametrize("make", [starlette, fastapi, quart, litestar, litestar_from_outside, django])
+def test_a_refusal_that_leaves_a_handler_is_answered_as_it_is_set(make: Callable[..., Any]) -> None:
+    settings = RefusalSettings(open_status=502, body="none")
+    with serving(make(Pipeline("api"), refusals=settings), lifespan="auto") as server:
+        refused = server.get("/refused")
+    assert (refused.status_code, refused.content, refused.headers.get_list("content-length")) == (502, b"", ["0"])
+    assert int(refused.headers["retry-after"]) >= 3

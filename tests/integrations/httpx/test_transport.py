@@ -83,6 +83,32 @@ def test_a_transport_within_finds_the_content_and_the_other_extensions(clock: Ma
     assert answered.text == "b'10 EUR' kept 1"
 
 
+def test_a_deadline_that_passes_while_the_peer_takes_the_body_counts(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, clock=clock)
+
+    class Slow(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            assert isinstance(request.stream, httpx.SyncByteStream)
+            parts = iter(request.stream)
+            assert next(parts) == b"taken "
+            clock.advance(5.0)
+            next(parts)
+            raise AssertionError("more is sent after the deadline")
+
+    transport = ResilienceTransport(Slow(), pipeline=Pipeline("payments", Deadline(5.0, clock=clock), breaker))
+    with httpx.Client(transport=transport) as found, pytest.raises(DeadlineExceeded):
+        found.put("http://payments.example", content=(part for part in (b"taken ", b"slowly")))
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_files_in_a_form_are_sent_once(peer: Peer, clock: ManualClock) -> None:
+    peer.will(says(503), says(503))
+    with httpx.Client(transport=ResilienceTransport(plain(), pipeline=Pipeline("payments", Retry(clock=clock)))) as found:
+        assert found.put(peer.url, files={"order": b"0123456789"}).status_code == 503
+    (body,) = peer.bodies
+    assert b"0123456789" in body
+
+
 def test_headers_that_are_there_twice_stay_so(peer: Peer, clock: ManualClock) -> None:
     pipeline = Pipeline("payments", Retry(clock=clock))
     with httpx.Client(transport=ResilienceTransport(plain(), pipeline=pipeline), trust_env=False) as found:

@@ -181,6 +181,20 @@ def test_each_try_says_how_many_were_made_before_it(flavour: Flavour, peer: Peer
     assert peer.values("x-retry-attempt") == [None, "1", "2"]
 
 
+def test_a_request_that_says_itself_which_try_it_is_is_not_tried_again(flavour: Flavour, peer: Peer, clock: ManualClock) -> None:
+    """A gateway passes on what it was sent: were it counted anew, each service on the way would try again."""
+    peer.will(UNAVAILABLE)
+    assert flavour.send(retrying(clock), "GET", peer.url, headers={"X-Retry-Attempt": "2"}).status_code == 503
+    assert peer.values("x-retry-attempt") == ["2"]
+
+
+def test_and_where_it_is_all_the_same_its_number_goes_on(flavour: Flavour, peer: Peer, clock: ManualClock) -> None:
+    peer.will(UNAVAILABLE)
+    flavour.send(retrying(clock, when_nested=True), "GET", peer.url, headers={"X-Retry-Attempt": "2"})
+    flavour.send(retrying(clock), "GET", peer.url, headers={"X-Retry-Attempt": "many"})
+    assert peer.values("x-retry-attempt") == ["2", "3", "many"]
+
+
 def test_what_is_retried_further_out_is_not_retried_here(flavour: Flavour, peer: Peer, clock: ManualClock) -> None:
     outer, inner = retrying(clock), retrying(clock)
     peer.will(*[UNAVAILABLE] * 5)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import shutil
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from requests.auth import HTTPDigestAuth
 from urllib3 import Timeout
 
 import resilience
-from resilience import BreakerState, CircuitBreaker, ConfigError, Deadline, DeadlineExceeded, Pipeline, Retry
+from resilience import BreakerState, CircuitBreaker, CircuitOpen, ConfigError, Deadline, DeadlineExceeded, Pipeline, Retry
 from resilience.integrations.requests import ResilienceAdapter
 from resilience.testing import ManualClock
 from tests.integrations.outgoing.peer import TIMEOUT_S, Handler, Peer, breaks_off, hangs_up, says, stalls
@@ -114,6 +116,52 @@ def test_a_file_that_cannot_be_sought_is_sent_once(peer: Peer, clock: ManualCloc
     assert peer.bodies == [b"once"]
 
 
+class Damaged(io.BytesIO):
+    """A file on a disk that fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError("input/output error")
+
+
+def test_a_file_that_cannot_be_read_is_not_tried_again_and_shows_nothing_of_the_peer(peer: Peer, clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, clock=clock)
+    with session(Retry(clock=clock), breaker) as found, pytest.raises(requests.ConnectionError, match="input/output error"):
+        found.put(peer.url, data=Damaged(b"0123456789"))
+    assert (breaker.state, clock.slept_s) == (BreakerState.CLOSED, [])
+
+
+def test_a_file_of_text_is_sent_as_bytes(peer: Peer, clock: ManualClock) -> None:
+    peer.will(says(503))
+    with session(Retry(clock=clock)) as found:
+        found.put(peer.url, data=io.StringIO("ten euros"))
+    assert peer.bodies == [b"ten euros"] * 2
+
+
+@pytest.mark.parametrize("body", [bytearray(b"10 EUR"), memoryview(b"10 EUR"), array("B", b"10 EUR")], ids=["array", "view", "B"])
+def test_bytes_are_whole_whatever_holds_them(peer: Peer, clock: ManualClock, body: Any) -> None:
+    peer.will(says(503))
+    with session(Retry(clock=clock)) as found:
+        assert found.put(peer.url, data=body).status_code == 200
+    assert peer.bodies == [b"10 EUR"] * 2
+
+
+def test_a_deadline_that_passes_while_the_peer_takes_the_body_counts(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, clock=clock)
+
+    def take(request: PreparedRequest) -> Response:
+        parts: Iterator[Any] = iter(request.body or ())  # type: ignore[arg-type]  # it was given a generator
+        assert next(parts) == b"taken "
+        clock.advance(5.0)
+        next(parts)
+        raise AssertionError("more is sent after the deadline")
+
+    body = (part for part in (b"taken ", b"slowly"))
+    deadline = Deadline(5.0, clock=clock)
+    with session(deadline, breaker, adapter=Local(take)) as found, pytest.raises(DeadlineExceeded):
+        found.put("http://payments.example", data=body)
+    assert (breaker.state, deadline.state.expired) == (BreakerState.OPEN, 1)
+
+
 # --- timeouts -------------------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +245,14 @@ READERS: dict[str, Callable[[Response], bytes]] = {
     "copied": copied,
     "filled": filled,
     "buffered": lambda response: io.BufferedReader(response.raw).read(),
+    "data": lambda response: bytes(response.raw.data),
+    "data again": lambda response: bytes(response.raw.data and response.raw.data),
+    "data after read": lambda response: response.raw.read(cache_content=True) and bytes(response.raw.data),
+    "json": lambda response: str(response.raw.json()).zfill(10).encode(),
+    "readline": lambda response: b"".join(iter(response.raw.readline, b"")),
+    "readlines": lambda response: b"".join(response.raw.readlines(4) + response.raw.readlines(None)),
+    "next": lambda response: b"".join(iter(lambda: next(response.raw, b""), b"")),
+    "drained": lambda response: response.raw.read(8) + (response.raw.drain_conn() or b"89"),
 }
 
 
@@ -205,7 +261,7 @@ READERS: dict[str, Callable[[Response], bytes]] = {
 def test_however_it_is_read_its_end_settles_it(peer: Peer, clock: ManualClock, reader: str, has_deadline: bool) -> None:
     breaker = half_open(clock)
     layers = [Deadline(9.0, clock=clock), breaker] if has_deadline else [breaker]
-    peer.will(says(200, b"0123456789"))
+    peer.will(says(200, b" 123456789" if reader == "json" else b"0123456789"))
     with session(*layers) as found:
         response = found.get(peer.url, stream=True)
         assert breaker.state is BreakerState.HALF_OPEN
@@ -239,6 +295,34 @@ def half_open(clock: ManualClock) -> CircuitBreaker:
         Pipeline("broken", breaker).call(lambda: 1 / 0)
     clock.advance(1.0)
     return breaker
+
+
+def drips(handler: Handler) -> None:
+    """A body that never stops for long, and never ends."""
+    handler.head(200, {"content-length": "1000000"})
+    while not handler.peer.over.wait(0.02):
+        handler.wfile.write(b".")
+        handler.wfile.flush()
+
+
+@pytest.mark.parametrize("reader", ["read", "read(n)", "copied", "filled", "data", "drained"])
+def test_the_deadline_ends_every_way_of_reading_a_body_that_drips(peer: Peer, reader: str) -> None:
+    read = {**READERS, "read(n)": lambda response: response.raw.read(1_000_000), "filled": _into_a_large_buffer}[reader]
+    peer.will(drips)
+    deadline, breaker = Deadline(0.08), CircuitBreaker(consecutive_failures=1)
+    with session(deadline, breaker) as found:
+        response = found.get(peer.url, stream=True)
+        if reader == "drained":
+            response.raw.drain_conn()  # which nothing gets in the way of
+        else:
+            with pytest.raises(DeadlineExceeded):
+                read(response)
+    assert (breaker.state, deadline.state.expired) == (BreakerState.OPEN, 1)
+
+
+def _into_a_large_buffer(response: Response) -> bytes:
+    buffer = bytearray(1_000_000)
+    return bytes(response.raw.readinto(buffer))
 
 
 @pytest.mark.parametrize("end", ["close", "with", "release_conn", "with raw"])
@@ -278,13 +362,15 @@ def test_a_response_can_be_pickled(peer: Peer, clock: ManualClock) -> None:
 
 def test_reading_on_after_the_deadline(peer: Peer, clock: ManualClock) -> None:
     peer.will(stalls(), stalls())
-    with session(Deadline(5.0, clock=clock)) as found:
-        for name in ("read", "read1"):
+    deadline = Deadline(5.0, clock=clock)
+    with session(deadline) as found:
+        for count, name in enumerate(("read", "read1"), 1):
             read = getattr(found.get(peer.url, stream=True).raw, name)
             assert read(4) == b"part"
             clock.advance(5.0)
-            with pytest.raises(DeadlineExceeded):
+            with pytest.raises(DeadlineExceeded) as caught:
                 read(4)
+            assert (caught.value.__cause__, deadline.state.expired) == (None, count)
 
 
 @pytest.mark.parametrize("reader", ["content", "iter_content", "read"])
@@ -400,6 +486,8 @@ def _fail(error: type[Exception]) -> Response:
         ("http://payments.example:8080/", "payments.example:8080"),
         ("http://user:secret@payments.example/", "payments.example"),
         ("http://[::1]:8080/", "[::1]:8080"),
+        ("unix://%2Frun%2Fpayments.sock/", "%2frun%2fpayments.sock"),
+        ("unix://payments:99999/", "payments"),
     ],
 )
 def test_the_host_of_a_request(url: str, host: str) -> None:
@@ -409,9 +497,54 @@ def test_the_host_of_a_request(url: str, host: str) -> None:
         hosts.append((method, host))
 
     found = requests.Session()
-    found.mount("http://", ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
+    for scheme in ("http://", "unix://"):
+        found.mount(scheme, ResilienceAdapter(Local(lambda request: answered(200)), pipeline=choose))
     found.get(url)
     assert hosts == [("GET", host)]
+
+
+CONFIG = """\
+version: 1
+breakers: {out: {consecutive_failures: 1}}
+pipelines: {out: [{breaker: out}]}
+"""
+
+
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))], ids=["copy", "pickle"])
+def test_a_session_can_be_copied_and_pickled(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_by: Callable[[requests.Session], requests.Session]
+) -> None:
+    (tmp_path / "resilience.yaml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with requests.Session() as found:
+        found.mount("http://", ResilienceAdapter(config="resilience.yaml", pipeline="out"))
+        monkeypatch.chdir("/")
+        with copied_by(found) as other:
+            peer.will(says(503))
+            assert other.get(peer.url).status_code == 503
+        with pytest.raises(CircuitOpen):  # of the one toolkit of the file, which the other has given up
+            found.get(peer.url)
+
+
+def test_a_copy_of_a_session_goes_through_the_same_pipeline(peer: Peer, clock: ManualClock) -> None:
+    peer.will(says(503))
+    with session(CircuitBreaker(consecutive_failures=1, clock=clock)) as found, copy.deepcopy(found) as other:
+        assert other.get(peer.url).status_code == 503
+        with pytest.raises(CircuitOpen):
+            found.get(peer.url)
+
+
+def test_a_session_with_a_pipeline_of_this_process_says_why_it_cannot_be_pickled(tmp_path: Path) -> None:
+    (tmp_path / "resilience.yaml").write_text(CONFIG, encoding="utf-8")
+    with resilience.load(tmp_path / "resilience.yaml") as toolkit:
+        for options in (
+            {"pipeline": Pipeline("out")},
+            {"pipeline": toolkit.pipeline("out")},
+            {"config": toolkit, "pipeline": "out"},
+        ):
+            adapter = ResilienceAdapter(**options)
+            with pytest.raises(TypeError, match="cannot be pickled: give config= a path and pipeline= a name"):
+                pickle.dumps(adapter)
 
 
 def test_a_session_closes_what_it_opened(tmp_path: Path) -> None:

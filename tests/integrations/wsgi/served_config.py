@@ -23,6 +23,7 @@ pipelines:
   orders: [{breaker: orders}]
 routes:
   - {match: {path: /status}, pipeline: none}
+  - {match: {path: /draws}, pipeline: none} # it draws by a clock of its own, by which a deadline of ours says nothing
   - {match: {path: /bücher}, pipeline: few}
   - {match: {path: "/orders/**"}, pipeline: orders}
   - {match: {path: "/**"}, pipeline: api}

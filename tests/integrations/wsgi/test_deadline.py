@@ -168,7 +168,7 @@ def test_check_gives_up_also_where_the_framework_s_handler_answers_it() -> None:
         try:
             deadline.check()
         except TimeoutError as error:
-            body, status, headers = flask_refusal(error)  # type: ignore[arg-type]  # a `DeadlineExceeded` is both
+            body, status, headers = flask_refusal(error)
             start_response(f"{status} Gateway Timeout", list(headers.items()))
         return [body]
 

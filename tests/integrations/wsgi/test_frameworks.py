@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from resilience import CircuitBreaker, Pipeline, RateLimiter, Rejected, current_call, current_deadline
+from resilience import CircuitBreaker, Pipeline, RateLimiter, RefusalSettings, Rejected, current_call, current_deadline
 from resilience.integrations.wsgi import ResilienceMiddleware, flask_refusal, pyramid_refusal
 from tests.integrations import django_site
 from tests.integrations.django_site import refuse
@@ -32,7 +32,7 @@ def _refused() -> str:
     return "never"
 
 
-def flask(pipeline: Pipeline) -> Any:
+def flask(pipeline: Pipeline, **options: Any) -> Any:
     from flask import Flask, send_file, stream_with_context
 
     app = Flask(__name__)
@@ -41,20 +41,20 @@ def flask(pipeline: Pipeline) -> Any:
     app.add_url_rule("/streamed", view_func=lambda: stream_with_context(told_by_flask()), endpoint="streamed")
     app.add_url_rule("/file", view_func=lambda: send_file(django_site.__file__), endpoint="file")
     app.register_error_handler(Rejected, flask_refusal)
-    app.wsgi_app = ResilienceMiddleware(app.wsgi_app, pipeline=pipeline)  # type: ignore[method-assign]  # as Flask documents it
+    app.wsgi_app = ResilienceMiddleware(app.wsgi_app, pipeline=pipeline, **options)  # type: ignore[method-assign]  # as Flask documents it
     return app
 
 
-def django(pipeline: Pipeline) -> Any:
+def django(pipeline: Pipeline, **options: Any) -> Any:
     from django.core.handlers.wsgi import WSGIHandler
     from django.test.utils import override_settings
 
     django_site.set_up()
     with override_settings(MIDDLEWARE=["resilience.integrations.wsgi.django_refusals"]):
-        return ResilienceMiddleware(WSGIHandler(), pipeline=pipeline)
+        return ResilienceMiddleware(WSGIHandler(), pipeline=pipeline, **options)
 
 
-def _pyramid(pipeline: Pipeline, set_up: Callable[[Any], None]) -> Any:
+def _pyramid(pipeline: Pipeline, set_up: Callable[[Any], None], options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for what it and WebOb import
         from pyramid.config import Configurator
@@ -82,15 +82,15 @@ def _pyramid(pipeline: Pipeline, set_up: Callable[[Any], None]) -> Any:
             config.add_route(view.__name__, f"/{view.__name__}")
             config.add_view(view, route_name=view.__name__)
         set_up(config)
-        return ResilienceMiddleware(config.make_wsgi_app(), pipeline=pipeline)
+        return ResilienceMiddleware(config.make_wsgi_app(), pipeline=pipeline, **options)
 
 
-def pyramid(pipeline: Pipeline) -> Any:
+def pyramid(pipeline: Pipeline, **options: Any) -> Any:
     """It lets a refusal pass."""
-    return _pyramid(pipeline, lambda config: None)
+    return _pyramid(pipeline, lambda config: None, options)
 
 
-def pyramid_with_a_view(pipeline: Pipeline) -> Any:
+def pyramid_with_a_view(pipeline: Pipeline, **options: Any) -> Any:
     """A view of its own answers every exception; ours goes before it."""
 
     def sorry(error: Exception, request: Any) -> Any:
@@ -101,18 +101,18 @@ def pyramid_with_a_view(pipeline: Pipeline) -> Any:
         config.add_exception_view(sorry, context=Exception)
         config.add_exception_view(pyramid_refusal, context=Rejected)
 
-    return _pyramid(pipeline, set_up)
+    return _pyramid(pipeline, set_up, options)
 
 
-def bare(pipeline: Pipeline) -> Any:
-    return ResilienceMiddleware(answering(), pipeline=pipeline)
+def bare(pipeline: Pipeline, **options: Any) -> Any:
+    return ResilienceMiddleware(answering(), pipeline=pipeline, **options)
 
 
 FRAMEWORKS = [flask, django, pyramid, pyramid_with_a_view]
 
 
 @pytest.mark.parametrize("make", [*FRAMEWORKS, bare])
-def test_it_admits_and_refuses_in_front_of(make: Callable[[Pipeline], Any]) -> None:
+def test_it_admits_and_refuses_in_front_of(make: Callable[..., Any]) -> None:
     limiter = RateLimiter(1 / 60, 2, fields="always", name="api")
     with serving(make(Pipeline("api", limiter))) as server:
         admitted, also, refused = (server.get("/hello") for _ in range(3))
@@ -126,7 +126,7 @@ def test_it_admits_and_refuses_in_front_of(make: Callable[[Pipeline], Any]) -> N
 
 
 @pytest.mark.parametrize("make", FRAMEWORKS)
-def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_around_it(make: Callable[[Pipeline], Any]) -> None:
+def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_around_it(make: Callable[..., Any]) -> None:
     breaker = CircuitBreaker(consecutive_failures=1, min_calls=1)
     with serving(make(Pipeline("api", breaker))) as server:
         refused = server.get("/refused")
@@ -141,7 +141,16 @@ def test_a_refusal_that_leaves_a_handler_is_answered_and_ignored_by_the_breaker_
 
 
 @pytest.mark.parametrize("make", FRAMEWORKS)
-def test_a_streamed_body_is_made_within_the_call(make: Callable[[Pipeline], Any]) -> None:
+def test_a_refusal_that_leaves_a_handler_is_answered_as_it_is_set(make: Callable[..., Any]) -> None:
+    settings = RefusalSettings(open_status=502, body="none")
+    with serving(make(Pipeline("api"), refusals=settings)) as server:
+        refused = server.get("/refused")
+    assert (refused.status_code, refused.content, refused.headers.get_list("content-length")) == (502, b"", ["0"])
+    assert int(refused.headers["retry-after"]) >= 3
+
+
+@pytest.mark.parametrize("make", FRAMEWORKS)
+def test_a_streamed_body_is_made_within_the_call(make: Callable[..., Any]) -> None:
     bench = Bench()
     bench.half_open()
     with serving(make(bench.pipeline)) as server:
@@ -151,7 +160,7 @@ def test_a_streamed_body_is_made_within_the_call(make: Callable[[Pipeline], Any]
 
 
 @pytest.mark.parametrize("make", FRAMEWORKS)
-def test_a_file_is_sent_whole(make: Callable[[Pipeline], Any]) -> None:
+def test_a_file_is_sent_whole(make: Callable[..., Any]) -> None:
     bench = Bench()
     bench.half_open()
     with serving(make(bench.pipeline)) as server:

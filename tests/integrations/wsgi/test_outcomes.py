@@ -74,6 +74,18 @@ def test_a_body_whose_end_the_server_never_asked_for_is_one_of_a_client_that_has
     assert bench.outcome() == "ignored"
 
 
+@pytest.mark.parametrize("parts_taken", [0, 1])
+def test_a_body_that_is_dropped_and_never_closed_gives_its_permit_back_with_the_next_request(parts_taken: int) -> None:
+    bench = bench_at_probe()
+    talk = Conversation(bench.guard(listing(body=Parts(b"a", b"b")), validated=False), validated=False).begin()
+    for _ in range(parts_taken):
+        talk.next_part()
+    assert bench.outcome() == "held"
+    talk.body = talk._next = None
+    assert bench.outcome() == "held"  # a destructor takes no locks
+    assert Conversation(bench.guard(answering())).run().status == 200
+
+
 def test_a_body_that_was_never_begun_gives_its_permit_back() -> None:
     bench, ran = bench_at_probe(), []
 

@@ -10,7 +10,7 @@ import pytest
 from tests.integrations.asgi.server import received
 from tests.integrations.wsgi.served_config import FILE
 from tests.integrations.wsgi.servers import NAMES, WsgiServer, serving
-from tests.integrations.wsgi.visitors import close_the_breaker, look_and_hang_up, open_the_breaker, status
+from tests.integrations.wsgi.visitors import break_off_upload, close_the_breaker, look_and_hang_up, open_the_breaker, status
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,17 @@ def test_a_client_that_hangs_up_on_a_stream_frees_the_half_open_probe(server: Ws
     for _ in range(7):  # more than there are probes
         look_and_hang_up(server, "/orders/stream")
     close_the_breaker(server)
+
+
+# waitress takes the whole body before it calls the application.
+@pytest.mark.parametrize("server", [name for name in NAMES if name != "waitress"], indirect=True)
+def test_a_client_that_breaks_off_its_upload_does_not_count(server: WsgiServer) -> None:
+    open_the_breaker(server)
+    before = status(server)["orders"]["generation"]
+    for _ in range(7):  # more than there are probes
+        break_off_upload(server)
+    close_the_breaker(server)
+    assert status(server)["orders"]["generation"] == before + 2  # half-open and closed: never open again
 
 
 def test_http_1_0_gets_its_response_too(server: WsgiServer) -> None:

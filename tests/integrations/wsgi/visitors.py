@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import Any
 
 import httpx
@@ -31,6 +33,18 @@ def look_and_hang_up(server: WsgiServer, path: str = "/orders/stream") -> None:
     for _ in range(2_000):
         with server.socket(f"GET {path} HTTP/1.1\nHost: localhost") as connection:
             line = connection.makefile("rb").readline()
+        if b" 200 " in line:
+            return
+        assert b" 503 " in line, line
+    raise AssertionError(f"nobody gets through any more: {status(server)}")
+
+
+def break_off_upload(server: WsgiServer) -> None:
+    """Send the head of a request, and break off in the middle of its body, which the application waits for."""
+    for _ in range(2_000):
+        with server.socket("POST /orders/held HTTP/1.1\nHost: localhost\nContent-Length: 2") as connection:
+            line = connection.makefile("rb").readline()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed as by a crash
         if b" 200 " in line:
             return
         assert b" 503 " in line, line

@@ -1,0 +1,80 @@
+"""What a limiter asks: the pace of its limit in the phase of its signal, by the store's clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from resilience import HealthSignal
+from resilience.health import Hold
+from resilience.layers.limiter import RateLimiterSettings, SharedLimiterState
+from resilience.layers.limiter.shared_bucket import UNIT
+from resilience.testing import ManualClock
+
+SETTINGS = RateLimiterSettings(rate_per_s=100.0, burst=80)
+
+
+class Buckets:
+    """As much of a store as a question needs."""
+
+    kind = "test"
+    needs_io = False
+    workers = 8
+    offset_us = 0
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def state_of(clock: ManualClock, health: HealthSignal | None = None, **settings: Any) -> SharedLimiterState:
+    return SharedLimiterState("api", replace(SETTINGS, **settings), health, clock.now_us(), Buckets())  # type: ignore[arg-type]
+
+
+def test_a_steady_pace_is_made_once(clock: ManualClock) -> None:
+    state = state_of(clock, HealthSignal(clock=clock))
+    first = state.question("a", 3, clock.now_us(), 7, 9)
+    assert (first.limit, first.key, first.least, first.most, first.patience_us, first.timeout_us) == ("api", "a", 3, 3, 7, 9)
+    assert first.fresh_units == 80 * UNIT
+    clock.advance(1_000.0)
+    assert state.question(None, 1, clock.now_us()).pace is first.pace
+
+
+def test_a_phase_that_climbs_begins_by_the_clock_of_the_store(clock: ManualClock) -> None:
+    health, hold = HealthSignal(clock=clock), Hold()
+    state = state_of(clock, health)
+    health.opened(hold, clock.now_us(), None)
+    clock.advance(5.0)
+    health.closed(hold, clock.now_us())
+    closed_us = clock.now_us()
+    assert state.question(None, 1, clock.now_us()).pace.start_us == closed_us
+    state.buckets.offset_us = 10**15  # type: ignore[misc]  # the store has been heard of
+    pace = state.question(None, 1, clock.now_us()).pace
+    assert (pace.start_us, pace.every_us, pace.steps) == (closed_us + 10**15, 60_000_000, 14)
+    assert (pace.at(0), pace.at(14)) == ((30, 24 * UNIT), (100, 80 * UNIT))
+
+
+def test_a_bucket_that_nobody_knows_is_not_filled_by_recovery(clock: ManualClock) -> None:
+    health, hold = HealthSignal(clock=clock), Hold()
+    state = state_of(clock, health, rate_per_s=0.1)
+    health.opened(hold, clock.now_us(), None)
+    health.closed(hold, clock.now_us())
+    assert state.question(None, 1, clock.now_us()).fresh_units == 24 * UNIT
+    clock.advance(60.0)
+    assert state.question(None, 1, clock.now_us()).fresh_units == 24 * UNIT, "the step adds room, not tokens"
+    clock.advance(60.0)
+    assert state.question(None, 1, clock.now_us()).fresh_units == pytest.approx(26.1 * UNIT)
+
+
+def test_the_share_follows_the_number_of_processes(clock: ManualClock) -> None:
+    state = state_of(clock, cost=15)
+    share = state.share_settings(clock.now_us())
+    assert (share.rate_per_s, share.burst) == (12.5, 15), "one call fits it"
+    state.buckets.workers = 2  # type: ignore[misc]
+    share = state.share_settings(clock.now_us())
+    assert (share.rate_per_s, share.burst) == (50.0, 40)
+    state.configure(replace(state.settings, rate_per_s=10.0), clock.now_us())
+    assert state.share_settings(clock.now_us()).rate_per_s == 5.0
