@@ -178,7 +178,7 @@ class Report:
 def measure(url: str, seconds: float, rounds: int) -> Report:
     """All of it."""
     report = Report()
-    strict, leased = Ours(url, "strict"), Ours(url, "lease", burst=2 * LEASED)
+    strict, leased = Ours(url, "strict"), Ours(url, "lease", burst=4 * LEASED)
     others = of_limits(url)
     decide_bare = bare(url, strict.state)
     subjects: dict[str, Callable[[], float]] = {

@@ -30,6 +30,7 @@ class _Lease:
     __slots__ = (
         "asked",
         "empty_until_us",
+        "is_asking",
         "is_cut",
         "is_fetching",
         "pace",
@@ -49,7 +50,8 @@ class _Lease:
         self.asked = 0
         self.since_us = self.used_us = now_us
         self.empty_until_us = 0
-        self.is_fetching = False
+        self.is_fetching = False  # the thread does
+        self.is_asking = False  # a call does
         self.units = 0
         self.is_cut = False
 
@@ -108,7 +110,7 @@ class Leases:
         return answer
 
     def ahead(self, question: Take, now_us: int) -> bool:
-        """Let a question that goes to the store take tokens ahead, unless another does so already. Returns whether it does."""
+        """Let a question that goes to the store take tokens ahead, unless another call does so already. Returns whether it does."""
         with self._lock:
             lease = self._leases.get((question.limit, question.key))
             if lease is None:
@@ -116,12 +118,15 @@ class Leases:
                     return False
                 lease = self._leases[question.limit, question.key] = _Lease(question, now_us)
                 lease.asked = question.least
-            if lease.is_fetching:
+            if lease.is_asking:
                 return False
             ahead = lease.measure(now_us, self._most(question.pace))
-            lease.is_fetching = ahead > 1  # a bucket too small to be parted is asked about each time
-            question.most = question.least + (ahead if lease.is_fetching else 0)
-            return lease.is_fetching
+            lease.is_asking = ahead > 1  # a bucket too small to be parted is asked about each time
+            question.most = question.least + (ahead if lease.is_asking else 0)
+            if lease.is_fetching and lease in self._to_fetch:  # the thread has not come to it yet
+                self._to_fetch.remove(lease)
+                lease.is_fetching = False
+            return lease.is_asking
 
     def keep(self, question: Take, answer: Answer, now_us: int, *, is_ahead: bool) -> Answer:
         """Keep what an answer holds beyond the cost of its question. Returns the answer to that."""
@@ -129,7 +134,7 @@ class Leases:
         with self._lock:
             lease = self._leases.get((question.limit, question.key))
             if lease is not None and is_ahead:
-                lease.is_fetching = False
+                lease.is_asking = False
             if not isinstance(answer, Decided):
                 return answer
             extra = answer.taken - cost if answer.taken else 0
@@ -177,11 +182,15 @@ class Leases:
     def lapse(self, now_us: int) -> None:
         """Give back what nobody has used for a while."""
         with self._lock:
-            idle = [name for name, lease in self._leases.items() if now_us - lease.used_us >= LAPSES_US and not lease.is_fetching]
+            idle = [name for name, lease in self._leases.items() if self._has_lapsed(lease, now_us)]
             lapsed = [self._leases.pop(name) for name in idle]
         for lease in lapsed:
             if lease.tokens:
                 self._give_back(lease.question, lease.tokens)
+
+    @staticmethod
+    def _has_lapsed(lease: _Lease, now_us: int) -> bool:
+        return now_us - lease.used_us >= LAPSES_US and not lease.is_fetching and not lease.is_asking
 
     def give_all_back(self) -> None:
         """At the end of the store."""
@@ -201,8 +210,8 @@ class Leases:
         self._to_fetch = []
 
     def _most(self, pace: Pace) -> int:
-        """No process holds more than half of its part of a full bucket."""
-        return max(1, pace.capacity // UNIT // (2 * max(1, self._workers())))
+        """No process takes more at a time than a quarter of its part of a full bucket; the thread and a call may both do so."""
+        return max(1, pace.capacity // UNIT // (4 * max(1, self._workers())))
 
     def _follow(self, lease: _Lease, pace: Pace, now_us: int) -> int:
         """Go by the pace of now. Returns how many tokens of the lease a cut takes away."""
