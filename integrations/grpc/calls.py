@@ -241,7 +241,7 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
         exchange = self._exchange
         while True:
             try:
-                message = next(self._call)
+                message = self._drawn()
             except StopIteration:
                 self._commit()
                 exchange.ended()
@@ -252,18 +252,24 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
                 self._commit()
                 return message
 
+    def _drawn(self) -> Any:
+        """The next response, drawn under the span of the try: an interceptor behind ours may begin its own only now."""
+        return self._exchange.steps.context.run(next, self._call)
+
     def _commit(self) -> None:
         self._has_begun = True
         self._exchange.steps.returned(self._call)
         # Its end settles the call, also where nobody asks for more of it. Referred to weakly: gRPC cancels a call to which nobody
         # refers any more, and what waits for its end must not keep it.
-        told = partial(_terminated, self._exchange, weakref.ref(self._call))
-        if not self._call.add_callback(told):
-            told()
+        add_callback = getattr(self._call, "add_callback", None)  # another interceptor may have made a plain iterator of it
+        if add_callback is not None:
+            told = partial(_terminated, self._exchange, weakref.ref(self._call))
+            if not add_callback(told):
+                told()
 
     def _later(self) -> Any:
         try:
-            return next(self._call)
+            return self._drawn()
         except StopIteration:
             self._exchange.ended()
             raise
@@ -291,7 +297,8 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
     def cancel(self) -> Any:
         """Cancel it, and all further tries."""
         self._exchange.is_cancelled = True
-        return self._call.cancel()
+        cancel = getattr(self._call, "cancel", None) or self._call.close
+        return cancel()
 
     def is_active(self) -> bool:
         """Whether the present try has not ended."""

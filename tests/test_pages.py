@@ -1,0 +1,137 @@
+"""Every example of the pages in docs/ runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from resilience import Pipeline
+from resilience.integrations.asgi import ResilienceMiddleware
+from tests.integrations.asgi.server import serving
+from tests.integrations.grpc.client.peer import SERVICE, UNAVAILABLE, served
+from tests.integrations.grpc.hops import aio_rpc, grpc_threads
+from tests.integrations.grpc.server.handlers import THREADS, Script
+from tests.integrations.grpc.server.served import Scripted, Served
+from tests.integrations.outgoing.peer import peering, says
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("docs/grpc.md", "docs/errors.md")
+
+
+def examples(page: str, language: str = "python") -> list[str]:
+    """All examples of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def shown(words: str) -> str:
+    """The example that has these words in it."""
+    (found,) = (example for page in PAGES for example in examples(page) if words in example)
+    return found
+
+
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that holds the README's configuration file."""
+    path = tmp_path / "resilience.yaml"
+    path.write_text(examples("README.md", "yaml")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_the_pages_have_the_examples_that_are_run_here() -> None:
+    assert [len(examples(page)) for page in PAGES] == [3, 1]
+
+
+def test_a_client_is_guarded_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = shown("ClientInterceptor")
+    with served() as peer:
+        here = example.replace("localhost:50051", peer.target).replace("/shop.v1.Stock/Level", f"/{SERVICE}/unary_unary")
+        peer.script = [UNAVAILABLE]  # tried again
+        for expected in ("b're: order-7'\n", "StatusCode.UNAVAILABLE\n"):
+            names: dict[str, Any] = {"__name__": "page"}
+            exec(compile(here, "docs/grpc.md", "exec"), names)
+            names["channel"].close()
+            names["guard"].close()
+            assert capsys.readouterr().out == expected
+            peer.script = [UNAVAILABLE] * 9
+        configured.write_text(configured.read_text().replace("{default: 5s", "{default: 10ms"), encoding="utf-8")
+        exec(compile(here, "docs/grpc.md", "exec"), names)
+        assert capsys.readouterr().out == "expired_on_arrival None\n"
+        names["channel"].close()
+        names["guard"].close()
+
+
+def test_a_channel_and_a_server_find_each_other_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+    import trustme
+
+    monkeypatch.chdir(tmp_path)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("ca.pem")
+    for name, identity in (("server", "stock.internal"), ("client", "orders.internal")):
+        made = authority.issue_cert(identity)
+        made.private_key_pem.write_to_path(f"{name}-key.pem")
+        made.cert_chain_pems[0].write_to_path(f"{name}.pem")
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(shown("ChannelSettings"), "docs/grpc.md", "exec"), names)
+    echo = grpc.unary_unary_rpc_method_handler(lambda request, context: repr(context.invocation_metadata()).encode())
+    names["server"].add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Stock", {"Echo": echo})])
+    names["server"].start()
+    try:
+        with names["channel"] as channel:
+            assert b"key='x-tenant', value='blue'" in channel.unary_unary("/shop.Stock/Echo")(b"", timeout=10)
+    finally:
+        names["server"].stop(0).wait()
+
+
+def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
+    configured.write_text(configured.read_text().replace("rate: 10/s", "rate: 10/h"), encoding="utf-8")  # however slow this machine
+    names: dict[str, Any] = {}
+    exec(compile(shown("import ServerInterceptor"), "docs/grpc.md", "exec"), names)
+    server = names["server"]
+    server.add_generic_rpc_handlers([Scripted(THREADS, "unary_unary", Script())])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            served = Served(channel, port, lambda function: None)
+            assert [served.seen("unary_unary").code for _ in range(21)] == ["OK"] * 20 + ["RESOURCE_EXHAUSTED"]
+            assert served.seen("unary_unary", "/grpc.health.v1.Health/Check").code == "OK"
+    finally:
+        server.stop(None).wait()
+        names["resilience"].close()
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, 200), (404, 404), (503, 503), (401, 500)])
+def test_errors_cross_services_as_shown(status: int, told: int) -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(shown("http_answer"), "docs/errors.md", "exec"), names)
+    unguarded = Pipeline("api")
+    app = Starlette(routes=[Route("/orders/{number}", names["get_order"])])
+    app.add_middleware(ResilienceMiddleware, pipeline=unguarded)
+    with (
+        peering() as peer,
+        httpx.Client(base_url=peer.url, trust_env=False) as names["client"],
+        grpc_threads(unguarded, lambda context: names["get"](b"7", context), told=True) as address,
+        serving(app) as server,
+    ):
+        names["orders"] = SimpleNamespace(get=lambda number: aio_rpc(address)())
+        peer.will(says(status, b"done", retry_after="7"))
+        response = server.get("/orders/7")
+        assert response.status_code == told
+        assert [request.path for request in peer.seen] == ["/orders/7"]
+    if told == 200:
+        assert response.text == "done"
+    if told in (404, 503):
+        detail = "no such order" if told == 404 else "something that this service depends on cannot be called now"
+        assert response.json()["detail"] == detail
+        assert int(response.headers["retry-after"]) >= 7
