@@ -98,7 +98,7 @@ async def one_after_the_other(app: Any) -> list[int]:
 
 
 async def at_a_pace(app: Any) -> list[int]:
-    """The same when one comes each 2 ms: the loop sleeps in between, and must get the interpreter's lock back."""
+    """The same when one comes each 2 ms and the loop sleeps in between, counted from when it wakes."""
     taken = []
     for _ in range(round(ROUND_S / PACE_S)):
         await asyncio.sleep(PACE_S)

@@ -21,8 +21,9 @@ from resilience.layers.deadline import Deadline, DeadlineState
 from resilience.layers.limiter import LimiterState, RateLimiter, SharedLimiterState, SharedRateLimiter
 from resilience.layers.retry import Retry, RetryState
 from resilience.pipeline import Pipeline
-from resilience.stores import ProcessStoreSettings, SharedStore, StoreSettings, give_up, open_store
+from resilience.stores import HostStoreSettings, ProcessStoreSettings, SharedStore, StoreSettings, give_up, open_store
 from resilience.stores.live import SharedStoreSettings
+from resilience.stores.settings import after_file
 
 
 class States:
@@ -37,7 +38,7 @@ class States:
         now_us = clock.now_us()
         kept = before or _Nothing
         self.stores: Mapping[StoreSettings, SharedStore] = {
-            settings: kept.stores.get(settings) or open_store(settings, clock) for settings in _shared_stores(document)
+            settings: kept.stores.get(settings) or open_store(self._named(settings), clock) for settings in _shared_stores(document)
         }
         kept_signals = kept.signals if before is None or before.document.store == document.store else {}
         self.signals: Mapping[str, HealthSignal] = {
@@ -56,6 +57,12 @@ class States:
             name: kept.retries.get(name) or RetryState(entry.settings, self._signal(entry.health))
             for name, entry in document.retries.items()
         }
+
+    def _named(self, settings: SharedStoreSettings) -> SharedStoreSettings:
+        """A store of the host that has no name is called after the file."""
+        if isinstance(settings, HostStoreSettings) and settings.name is None:
+            return dataclasses.replace(settings, name=after_file(self.document.source))
+        return settings
 
     def _new_signal(self, name: str, settings: HealthSettings) -> HealthSignal:
         store = self.document.store

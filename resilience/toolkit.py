@@ -158,7 +158,7 @@ class Toolkit:
         if isinstance(news.content, ConfigError):
             return self._refuse(news, news.content)
         try:
-            states = States(parse(news.content, self.path), self.clock, before.states)
+            states = States(parse(news.content, self.path, THREAD.give_way), self.clock, before.states)
             self.active = Active(before.version + 1, states, before)
         except ConfigError as error:
             return self._refuse(news, error)

@@ -170,12 +170,14 @@ class HttpExchange(RequestCall):
         if not self._has_given_head:
             raise AssertionError("write was called before start_response (PEP 3333)")
         try:
-            return self._write(data)
+            written = self._write(data)
         except (AssertionError, TypeError, ValueError):  # what was to be written is nothing that can be
             raise
         except Exception:
             self._client_gone = True
             raise
+        self._count(data)
+        return written
 
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
@@ -183,6 +185,9 @@ class HttpExchange(RequestCall):
             self.begins()
         else:
             self._give_head()
+        self._count(part)
+
+    def _count(self, part: bytes) -> None:
         if self._left is not None and not self.settled:
             self._left -= len(part)
             if self._left <= 0:

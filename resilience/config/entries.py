@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from resilience.config.nodes import MappingNode, Node, ScalarNode
 from resilience.config.report import Report
-from resilience.config.schema import PLANNED_STORES, STORE_SECTIONS, STORE_WORDS, Key, Section, Shape
+from resilience.config.schema import STORE_SECTIONS, STORE_WORDS, Key, Section, Shape
 from resilience.config.shapes import read_key
 from resilience.config.walk import dotted, found, known_members, mapping, merges, named_members
-from resilience.stores.settings import PROCESS, StoreSettings
+from resilience.stores.settings import PROCESS, HostStoreSettings, StoreSettings
 
+_SAID_IN_A_WORD: Final[Mapping[str, StoreSettings]] = {settings.kind: settings for settings in (PROCESS, HostStoreSettings())}
 _FAULT: Final = re.compile(r"\w+\.(\w+): (.+)", re.DOTALL)
 
 
@@ -46,12 +47,10 @@ def read_store(report: Report, node: Node, path: str) -> StoreSettings | None:
     if section is not None and body is not None:
         settings: StoreSettings | None = read_entry(report, section, body, dotted(path, word)).settings
         return settings
+    if word in STORE_WORDS and body is None:
+        return _SAID_IN_A_WORD[word]
     if section is not None:
         message = f"must say where it is: write {{{word}: {{{section.keys[0].name}: {section.keys[0].example}}}}}"
-    elif word in PLANNED_STORES:
-        message = f"the {word} store is planned; this version has {STORE_WORDS[0]} and {STORE_SECTIONS[0].name}"
-    elif word in STORE_WORDS and body is None:
-        return PROCESS
     else:
         message = f"must be {Shape.STORE.value}, got {found(node)}"
     report.problem(node.position, path, message)

@@ -8,6 +8,7 @@ other places for some nodes and errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -27,6 +28,9 @@ from resilience.config.report import START, Position, Report
 from resilience.config.syntax import explain
 
 MAX_DEPTH: Final = 32
+Pause = Callable[[], object]
+_EVENTS_A_PAUSE: Final = 20
+"""A fraction of a millisecond's work."""
 _TAG_PREFIX: Final = "tag:yaml.org,2002:"
 
 
@@ -64,8 +68,10 @@ class MappingNode:
 Node = ScalarNode | ListNode | MappingNode
 
 
-def compose(text: str, report: Report) -> Node | None:
+def compose(text: str, report: Report, pause: Pause | None = None) -> Node | None:
     """The root node of the one document in `text`. What YAML or this reader refuses goes into `report`.
+
+    `pause` is called again and again meanwhile: nearly all of the time that reading a file takes is spent here.
 
     Returns None when there is no tree to look at further: a syntax error, too deep a nesting, or nothing in the file.
     """
@@ -74,6 +80,8 @@ def compose(text: str, report: Report) -> Node | None:
     try:
         while tree.wants_more and loader.check_event():
             tree.take(loader.get_event())
+            if pause is not None and tree.events % _EVENTS_A_PAUSE == 0:
+                pause()
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError) as error:
         # The last three escape PyYAML on escapes beyond Unicode, such as "\UFFFFFFFF", and on absurd directives.
         line, column, message = explain(error, loader.get_mark())
@@ -89,6 +97,7 @@ class _Tree:
 
     def __init__(self, loader: Any, report: Report) -> None:
         self.wants_more = True
+        self.events = 0
         self._loader = loader
         self._report = report
         self._documents = 0
@@ -99,6 +108,7 @@ class _Tree:
 
     def take(self, event: Event) -> None:
         """Add one event of the parser."""
+        self.events += 1
         if isinstance(event, NodeEvent):
             self._refuse_extras(event)
             self._take_node(event)

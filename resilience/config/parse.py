@@ -10,7 +10,7 @@ from types import MappingProxyType
 from resilience.config.checks import check_routed_retries, warn_of_doubts
 from resilience.config.document import BreakerEntry, Document, LimiterEntry, RetryEntry
 from resilience.config.entries import Entry, read_entry, read_section, read_store
-from resilience.config.nodes import MappingNode, Node, ScalarNode, compose
+from resilience.config.nodes import MappingNode, Node, Pause, ScalarNode, compose
 from resilience.config.pipelines import Layers, read_pipelines
 from resilience.config.references import Names, check_signals
 from resilience.config.report import Report, in_order
@@ -48,18 +48,19 @@ def read(path: str | os.PathLike[str]) -> Document:
     return parse(read_bytes(path), os.fspath(path))
 
 
-def parse(content: str | bytes, source: str) -> Document:
+def parse(content: str | bytes, source: str, pause: Pause | None = None) -> Document:
     """Read the text of a configuration file.
 
     Args:
         content: YAML, at most 64 KB of UTF-8.
         source: what the file is called in messages.
+        pause: called again and again meanwhile, for a thread that lets others go first.
 
     Raises:
         ConfigError: something is wrong; `problems` lists every fault found, in the order of the file.
     """
     report = Report(source)
-    root = _root(report, content)
+    root = _root(report, content, pause)
     parts = _Parts(report, root)
     report.raise_if_unusable()
     document = _document(report, parts, fingerprint(content))
@@ -67,9 +68,9 @@ def parse(content: str | bytes, source: str) -> Document:
     return dataclasses.replace(document, warnings=in_order(report.warnings))
 
 
-def _root(report: Report, content: str | bytes) -> MappingNode:
+def _root(report: Report, content: str | bytes, pause: Pause | None) -> MappingNode:
     text = clean_text(content, report)
-    root = compose(text, report) if text is not None else None
+    root = compose(text, report, pause) if text is not None else None
     if root is not None:
         check_keys(report, root)
         body = mapping(report, root, "", f"a mapping that begins with version: {FORMAT_VERSION}")

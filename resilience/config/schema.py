@@ -22,7 +22,7 @@ from resilience.layers.retry.settings import RetrySettings
 from resilience.layers.statuses import GRPC_CODES
 from resilience.refusals import RefusalSettings
 from resilience.settings import Kind, Option, options_of
-from resilience.stores.settings import RedisStoreSettings
+from resilience.stores.settings import HostStoreSettings, RedisStoreSettings
 
 FORMAT_VERSION: Final = 1
 MAX_ENTRIES: Final = 1_000
@@ -32,9 +32,8 @@ NONE: Final = "none"
 """The word for "no health signal" and "no pipeline"; nothing can be called so."""
 DEFAULT_SIGNAL: Final = "default"
 """The health signal that always exists."""
-STORE_WORDS: Final = ("process",)
+STORE_WORDS: Final = ("process", "host")
 """The stores that need nothing said about them."""
-PLANNED_STORES: Final = ("host",)
 
 
 class Shape(Enum):
@@ -50,7 +49,7 @@ class Shape(Enum):
     NETWORKS = "a list of IP addresses and networks such as [10.0.0.0/8]"
     KEY_SOURCE = "one of a few words, or header:NAME"
     SIGNAL = "the name of a health signal, or none"
-    STORE = "process, or a mapping such as {redis: {url: ...}}"
+    STORE = "process, host, or a mapping such as {redis: {url: ...}}"
     PATH = "a pattern such as /orders/*"
     METHODS = "a list such as [GET, POST]"
     GRPC = "a pattern such as /shop.v1.Orders/*"
@@ -172,6 +171,19 @@ DEADLINES: Final = Section(
     "how long a call may take",
 )
 
+_host = _Keys(HostStoreSettings)
+HOST_STORE: Final = Section(
+    HostStoreSettings.kind,
+    "host store",
+    HostStoreSettings,
+    (
+        _host("name", example="shop"),
+        _host("directory", example="/run/shop"),
+        _host("quorum", example="3"),
+    ),
+    "the processes of one machine, without a server",
+)
+
 _redis = _Keys(RedisStoreSettings)
 REDIS_STORE: Final = Section(
     RedisStoreSettings.kind,
@@ -186,7 +198,7 @@ REDIS_STORE: Final = Section(
     ),
     "one Redis or Valkey for many processes",
 )
-STORE_SECTIONS: Final = (REDIS_STORE,)
+STORE_SECTIONS: Final = (HOST_STORE, REDIS_STORE)
 """The stores about which something can be said, by the word that stands before it."""
 
 STORE: Final = Key(

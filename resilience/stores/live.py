@@ -56,7 +56,11 @@ def give_up(store: SharedStore) -> None:
 
 def _make(settings: SharedStoreSettings, clock: Clock) -> SharedStore:
     if isinstance(settings, HostStoreSettings):
-        raise ConfigError("the host store is planned; this version has the process and redis stores")
+        try:
+            from resilience.stores.host import HostStore  # noqa: PLC0415  # needs what Windows has not
+        except ImportError as error:
+            raise ConfigError(f"the store host is for Linux and macOS: {error}; write store: process") from error
+        return HostStore(settings, clock)
     from resilience.stores.redis import RedisStore  # noqa: PLC0415  # its client is an extra
 
     return RedisStore(settings, clock)

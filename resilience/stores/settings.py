@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from resilience.settings import Kind, option, validate
@@ -65,6 +67,20 @@ class RedisStoreSettings:
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://")
 StoreSettings = ProcessStoreSettings | HostStoreSettings | RedisStoreSettings
 PROCESS = ProcessStoreSettings()
+
+
+def after_file(path: str | os.PathLike[str]) -> str:
+    """What the processes of a service call their store, and no other service does: after their configuration file.
+
+    Made of the file's path, with links followed in its folder only (a Kubernetes volume changes where the file itself leads with
+    each change), and of which folder that is (containers that share /dev/shm have different ones at the same path).
+    """
+    folder = Path(os.path.realpath(Path(path).absolute().parent))
+    try:
+        found = folder.stat()
+    except OSError:
+        return f"{folder}/{Path(path).name}"
+    return f"{folder}/{Path(path).name} {found.st_dev} {found.st_ino}"
 
 
 def _scheme(url: str) -> str:

@@ -21,6 +21,8 @@ NAME: Final = "resilience-watch"
 _WAIT_S: Final = 5.0
 """The longest that stopping, or a fork, waits for a look that is under way."""
 _AFTER_ERROR_US: Final = US_PER_S
+_GIVE_WAY_S: Final = 0.0001
+"""Long enough that another thread wakes up and takes the interpreter."""
 
 
 class Job:
@@ -88,6 +90,15 @@ class WatchThread:
                 self._start()
             finally:
                 self._lock.release()
+
+    def give_way(self) -> None:
+        """Let the other threads go first, when this is the thread that watches.
+
+        Whoever waits for the interpreter gets it after 5 ms else, and an event loop waits for it after each of its own waits: while
+        a long file was read, each step of each request would take so long.
+        """
+        if threading.current_thread() is self._thread:
+            self._clock.sleep(_GIVE_WAY_S)
 
     def stop(self) -> None:
         """End for good: the interpreter is about to, and what ran on would find a world half taken down."""

@@ -165,14 +165,14 @@ def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
         ),
         ("version: 1\n▶version: 1\n", "version: is given twice, first on line 1"),
         (
-            "version: 1\nstore: ▶host\n",
-            "store: the host store is planned; this version has process and redis",
+            "version: 1\nstore: {host: ▶shop}\n",
+            "store.host: must be a mapping of keys, got 'shop'",
         ),
         (
             "version: 1\nstore: {redis: {url: ▶x, mode: lease}}\n",
             "store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel://, got a text without ://",
         ),
-        ("version: 1\nstore:▶\n", "store: must be process, or a mapping such as {redis: {url: ...}}, got nothing"),
+        ("version: 1\nstore:▶\n", "store: must be process, host, or a mapping such as {redis: {url: ...}}, got nothing"),
         (
             "version: 1\nlimiters: {a: {rate: 1/s, health: ▶defualt}}\n",
             "limiters.a.health: no health signal is called 'defualt'; did you mean 'default'?",

@@ -455,7 +455,7 @@ LIMITER = "limiters: {x: {rate: 5/s}, y: {rate: 5/s}}\nretries: {x: {}, y: {}}\n
         "version: 1\nlimiters: [x]",
         "version: 1\nlimiters:",
         "version: 1\nroutes: {}",
-        "version: 1\nstore: host",
+        "version: 1\nstore: disk",
         f"version: 1\n{LIMITER}pipelines: {{p: []}}",
         f"version: 1\n{LIMITER}pipelines: {{p: {{limiter: x}}}}",
         f"version: 1\n{LIMITER}pipelines: {{p: [limiter]}}",

@@ -172,3 +172,10 @@ def test_an_alias_bomb_is_never_expanded() -> None:
     found = faults("version: 1\n" + "\n".join(lines))
     assert sum("an alias" in line for line in found) == 29 * 9
     assert sum("an anchor" in line for line in found) == 30
+
+
+@pytest.mark.parametrize(("items", "pauses"), [(0, 0), (100, 5), (10_000, 500)])
+def test_who_reads_a_long_text_can_let_others_go_first(items: int, pauses: int) -> None:
+    calls: list[None] = []
+    compose(f"[{'a, ' * items}]", Report("x"), lambda: calls.append(None))
+    assert len(calls) == pytest.approx(pauses, abs=1)

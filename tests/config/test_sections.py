@@ -203,8 +203,8 @@ REFUSED = [
     (
         "limiters",
         "store",
-        "host",
-        "the host store is planned; this version has process and redis",
+        "[host]",
+        "must be process, host, or a mapping such as {redis: {url: ...}}, got a list",
     ),
     (
         "limiters",
@@ -212,9 +212,9 @@ REFUSED = [
         "redis",
         "must say where it is: write {redis: {url: redis://127.0.0.1:6379/0}}",
     ),
-    ("limiters", "store", "disk", "must be process, or a mapping such as {redis: {url: ...}}, got 'disk'"),
-    ("limiters", "store", "{disk: {}}", "must be process, or a mapping such as {redis: {url: ...}}, got a mapping"),
-    ("limiters", "store", "[process]", "must be process, or a mapping such as {redis: {url: ...}}, got a list"),
+    ("limiters", "store", "disk", "must be process, host, or a mapping such as {redis: {url: ...}}, got 'disk'"),
+    ("limiters", "store", "{disk: {}}", "must be process, host, or a mapping such as {redis: {url: ...}}, got a mapping"),
+    ("limiters", "store", "[process]", "must be process, host, or a mapping such as {redis: {url: ...}}, got a list"),
     ("limiters", "on_store_error", "fail", "must be one of local, open, closed, got 'fail'"),
     (
         "limiters",

@@ -6,7 +6,7 @@ import pytest
 
 from resilience.config.effective import effective
 from resilience.config.schema import LIMITERS
-from resilience.stores.settings import PROCESS, RedisStoreSettings
+from resilience.stores.settings import PROCESS, HostStoreSettings, RedisStoreSettings
 from tests.config.editor import complaints
 from tests.config.reading import faults, load
 
@@ -23,6 +23,15 @@ def test_a_redis_store_with_its_defaults() -> None:
 def test_every_key_of_a_redis_store() -> None:
     document = load(f"store: {{redis: {{url: '{URL}', mode: lease, name: shop, timeout: 20ms, quorum: 3}}}}\n")
     assert document.store == RedisStoreSettings(URL, mode="lease", name="shop", timeout_s=0.02, quorum=3)
+
+
+def test_a_host_store_in_a_word_and_with_every_key() -> None:
+    assert load("store: host\n").store == HostStoreSettings(name=None, directory=None, quorum=1)
+    document = load("store: {host: {name: shop, directory: /run/shop, quorum: 3}}\nlimiters: {a: {rate: 1/s}}\n")
+    assert document.store == HostStoreSettings("shop", "/run/shop", quorum=3)
+    assert document.limiters["a"].store == document.store
+    assert not complaints("version: 1\nstore: host\n")
+    assert not complaints("version: 1\nstore: {host: {name: shop, directory: /run/shop, quorum: 3}}\n")
 
 
 def test_a_limiter_may_have_a_store_of_its_own() -> None:

@@ -313,13 +313,13 @@ def test_what_a_late_call_has_left(
     clock: ManualClock, after: tuple[float, int], taken: int, elapsed_s: float, remaining: int, available_in_s: float
 ) -> None:
     """Of the two buckets the emptier one; what comes, comes at the pace of now."""
-    limit = Limit(clock, 10.0, 8)
-    assert take(limit.layer, clock, 8) is None
+    limit = Limit(clock, 10.0, 8, key="client_address")
+    assert take(limit.layer, clock, 8, "alice") is None
     clock.advance(0.35)
-    late = limit.reload(*after)
+    late = limit.reload(*after, key="client_address")
     clock.advance(elapsed_s)
-    assert take(limit.layer, clock, taken) is None
-    assert quota(late) == Quota("api", limit=8, window_s=1, remaining=remaining, available_in_s=available_in_s)
+    assert take(limit.layer, clock, taken, "alice") is None
+    assert quota(late, "alice") == Quota("api", limit=8, window_s=1, remaining=remaining, available_in_s=available_in_s)
 
 
 # --- late calls that wait ---------------------------------------------------------------------------------------------

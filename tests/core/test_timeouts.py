@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from resilience.layers.timeouts import PARSERS, grpc_timeout_ns, milliseconds_left, timeout_text
+from resilience.layers.timeouts import PARSERS, grpc_timeout_ns, grpc_timeout_s, milliseconds_left, timeout_text
 from tests.core.helpers import vectors
 
 GO_CLAMPS_AT_NS = 9_223_372_036_854_775_807
@@ -59,3 +61,19 @@ def test_what_is_passed_on_is_rounded_down(remaining_us: int, reserve_us: int, l
 )
 def test_what_is_written(header: str, timeout_ms: int, text: str) -> None:
     assert timeout_text(header, timeout_ms) == text
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "timeout_s"),
+    [
+        (1, 0.0005), (2, 0.0005), (3, 0.001), (4, 0.002), (100, 0.096),
+        (1_030, 0.998), (1_031, 0.999),  # 999 ms are told to the millisecond, 1,000 ms and more to three digits
+        (12_345, 11.899), (10_309, 9.989), (10_310, 9.999), (1_000_000, 969.999), (10_000_000, 9_699.999),
+    ],
+)  # fmt: skip
+def test_what_is_handed_to_grpc_arrives_as_no_more_however_it_is_rounded(timeout_ms: int, timeout_s: float) -> None:
+    assert grpc_timeout_s(timeout_ms) == timeout_s
+    handed_ms = math.floor(timeout_s * 1000) + 1  # to whole milliseconds, up
+    digit_ms = 10 ** max(0, len(str(handed_ms)) - 3)
+    encoded_ms = -(-handed_ms // digit_ms) * digit_ms
+    assert encoded_ms / 0.97 <= timeout_ms or timeout_ms == 1, "and then to that of an earlier call, less than 3 % longer"

@@ -24,6 +24,9 @@ class Buckets:
     workers = 8
     offset_us = 0
 
+    def prepare(self, limit: str, max_keys: int | None) -> None:
+        """Nothing to make ready."""
+
 
 @pytest.fixture
 def clock() -> ManualClock:

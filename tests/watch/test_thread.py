@@ -13,7 +13,7 @@ import pytest
 
 import resilience
 from resilience import ConfigLoaded, Event, Toolkit
-from resilience.clock import Clock
+from resilience.clock import Clock, SystemClock
 from resilience.edges import open_source
 from resilience.watch import THREAD, Job
 from resilience.watch import thread as thread_module
@@ -305,6 +305,17 @@ def test_a_fork_does_not_wait_for_a_look_that_asks_for_the_thread(watch_thread: 
     watch_thread.after_fork_in_parent()
     assert has_ended, "before the fork, not after it"
     assert len(watch_threads()) == 1
+
+
+def test_it_lets_others_go_first_while_it_reads_a_file_and_nobody_else_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepers: list[str] = []
+    monkeypatch.setattr(SystemClock, "sleep", lambda clock, duration_s: sleepers.append(threading.current_thread().name))
+    with resilience.load(path, watch=True, every_s=EVERY_S) as toolkit:
+        toolkit.reload()
+        assert sleepers == []
+        rename_over(path, B + b"# long\n" + b"health: {a: {}, b: {}, c: {}, d: {}, e: {}}\n")
+        wait_for_version(toolkit, 3)
+    assert set(sleepers) == {NAME}
 
 
 def test_a_thread_that_could_not_be_started_is_started_later(

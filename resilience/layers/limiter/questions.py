@@ -61,6 +61,12 @@ class Buckets(Protocol):
     @property
     def offset_us(self) -> int: ...
 
+    def prepare(self, limit: str, max_keys: int | None) -> None:
+        """A limit will ask about up to `max_keys` keys, or None: about one bucket for all. Called when it is built or set anew."""
+
+    def owe(self, question: Take, tokens: int) -> None:
+        """So many were spent by the local share, since the answer was `Away`. A store may take them from the bucket later."""
+
     def take(self, question: Take) -> Answer | None:
         """Answer at once: from what is at hand, or that the store is away. None: it takes a trip, so `ask` or `aask` it.
 

@@ -26,17 +26,16 @@ _Token = Decided | None
 class SharedRateLimiter(RateLimiter):
     """A `RateLimiter` over a `SharedLimiterState`. What the store said is its token, so that the caller can be told."""
 
+    shared: SharedLimiterState
+    """Its state, which is a shared one."""
+
     @classmethod
     def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> SharedRateLimiter:
         """A limiter of these settings over a state that exists already."""
         limiter = cast(SharedRateLimiter, super().over(state, settings, name=name, clock=clock))
         limiter._max_wait_us = to_us(settings.max_wait_s)
+        limiter.shared = cast(SharedLimiterState, state)
         return limiter
-
-    @property
-    def shared(self) -> SharedLimiterState:
-        """Its state, which is a shared one."""
-        return cast(SharedLimiterState, self.state)
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
@@ -120,6 +119,8 @@ class SharedRateLimiter(RateLimiter):
         wait_us, due = state.share.reserve(question.key, cost, call.now_us, question.patience_us, state.share.settings)
         if wait_us > question.patience_us:
             return self._refuse_by_share(call, question, wait_us, settings)
+        if cost:
+            state.buckets.owe(question, cost)
         with state.lock:
             state.queued += wait_us > 0
             state.admitted += wait_us == 0

@@ -41,6 +41,7 @@ class SharedLimiterState(LimiterState):
         self.last: Decided | None = None
         self._pace: Pace | None = None
         self._paced_for: tuple[object, ...] = ()
+        buckets.prepare(name, _most_keys(settings))
 
     def question(self, key: str | None, cost: int, now_us: int, patience_us: int = 0, timeout_us: int = 1 << 62) -> Take:
         """What the store is asked about a call."""
@@ -74,9 +75,18 @@ class SharedLimiterState(LimiterState):
             self._shared_for = settings, workers
         return self.share.settings
 
+    def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
+        if _most_keys(settings) != _most_keys(self.settings):
+            self.buckets.prepare(self.name, _most_keys(settings))
+        super().configure(settings, now_us)
+
     def move_to(self, health: HealthSignal | None, now_us: int) -> None:
         super().move_to(health, now_us)
         self.share.move_to(health, now_us)
+
+
+def _most_keys(settings: RateLimiterSettings) -> int | None:
+    return None if settings.key is None else settings.max_keys
 
 
 def _share_of(settings: RateLimiterSettings, workers: int) -> RateLimiterSettings:

@@ -190,7 +190,9 @@ class LimiterState:
             reading = present.read(now_us)
             full = present.full(reading)
             bucket = self.table.get(key, full)
-            level = min(reading - bucket, self._level(tokens, key, now_us))
+            level = reading - bucket
+            if tokens is not present:
+                level = min(level, self._level(tokens, key, now_us))
             missing = min(cost * TOKEN, tokens.capacity) - level  # more than the bucket holds is never there
             if missing <= 0:  # enough for this call: the next whole token, unless the bucket is full
                 missing = TOKEN - level % TOKEN if bucket > full else 0

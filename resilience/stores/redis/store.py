@@ -104,6 +104,12 @@ class RedisStore:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
 
+    def prepare(self, limit: str, max_keys: int | None) -> None:
+        """Nothing to do: the server keeps what it is asked about."""
+
+    def owe(self, question: Take, tokens: int) -> None:
+        """Not taken later: while the store was away, its buckets filled no further than full."""
+
     def give_back(self, question: Take, decided: Decided, due_us: int) -> None:
         """Return what was taken, unless `due_us` has passed by then."""
         self._return(question, decided.taken, due_us)

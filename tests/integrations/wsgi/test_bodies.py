@@ -95,6 +95,21 @@ def test_an_application_that_only_writes() -> None:
     assert (talk.status, talk.content, bench.outcome()) == (500, b"broken", "failed")
 
 
+@pytest.mark.parametrize(("written", "expected"), [([b"hel", b"lo"], "ok"), ([b"hel"], "ignored")])
+def test_what_is_written_counts_for_the_length_that_the_head_promises(written: list[bytes], expected: str) -> None:
+    bench = bench_at_probe()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [*TEXT, ("content-length", "5")])
+        for part in written:
+            write(part)
+        return Parts(b"")
+
+    with left_open(Conversation(bench.guard(app))) as talk:
+        assert talk.content == b"".join(written)
+    assert bench.outcome() == expected
+
+
 class ClientDisconnected(Exception):
     """How a server (waitress) says that it cannot write any more."""
 

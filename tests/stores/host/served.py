@@ -1,0 +1,28 @@
+"""A WSGI application under gunicorn whose answers say which worker decided, and when."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from resilience.integrations.wsgi import ResilienceMiddleware
+
+
+def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+guarded = ResilienceMiddleware(answer, config=os.environ["RESILIENCE_CONFIG"])
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Adds to each answer the worker and the instant at which the request came to it."""
+    came_us = time.monotonic_ns() // 1000
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        return start_response(status, [*headers, ("X-Worker", str(os.getpid())), ("X-Came", str(came_us))], *rest)
+
+    return guarded(environ, start)
