@@ -22,7 +22,7 @@ class Stock(Protocol):
         Raises:
             NotInStock: there is none.
             StockFailed: nobody could say.
-            Rejected: the guard of the way there refused.
+            Exception: a refusal, which the middleware answers.
         """
 
     def put_back(self, order_id: str) -> None:

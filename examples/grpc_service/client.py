@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 from contextvars import Context
 from pathlib import Path
+from typing import Final
 
 import grpc
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
-import resilience
 from examples.asgi_app.stock import NotInStock, StockFailed
 from examples.grpc_service.stubs import protos, services
+from resilience import Rejected
 from resilience.integrations.grpc.aio import client_interceptors, connect
+
+_REFUSALS: Final = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class InventoryStock:
@@ -45,19 +48,18 @@ class InventoryStock:
         """Set one of `item` aside.
 
         It is tried again where it is worth it, and no longer than the request has time: nothing here says how long to wait. A
-        refusal of the pipeline is a `Rejected`, and the middleware answers it. What the inventory answers in time is no failure of
-        it, whatever the breaker counts.
+        refusal, by the pipeline or by the inventory itself, leaves the handler as it is, and the middleware answers it.
 
         Raises:
             NotInStock: there is none.
             StockFailed: the inventory could not be reached, or failed.
-            Rejected: the pipeline refused.
+            RpcError: the pipeline or the inventory refused.
         """
         try:
             await self._stub.Reserve(protos.ReserveRequest(order_id=order_id, item=item, quantity=1))
-        except resilience.Rejected:
-            raise
         except grpc.RpcError as error:
+            if isinstance(error, Rejected) or error.code() in _REFUSALS:
+                raise
             if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
                 raise NotInStock(error.details()) from error
             raise StockFailed(f"the inventory answered {error.code().name}") from error

@@ -15,9 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import resilience
 from examples.asgi_app import demo as asgi_demo
+from examples.asgi_app.app import create_app
 from examples.demo_kit.processes import StartError
 from examples.demo_kit.shorten import write_shortened
 from examples.demo_kit.trace_tree import read_spans, tree_of
+from examples.grpc_service.client import InventoryStock
 from examples.grpc_service.demo import DEMO, services
 from examples.grpc_service.faults import fault_in
 from examples.grpc_service.inventory import Inventory, Refused
@@ -28,6 +30,7 @@ from examples.grpc_service.stubs import SERVICE, protos
 from examples.grpc_service.stubs import services as stubs
 from tests.examples.inventory import SERVERS, inventory
 from tests.examples.shop import ORDER, Shop, opened
+from tests.integrations.asgi.server import serving
 from tests.watch.waiting import wait_until
 
 CODES = grpc.StatusCode
@@ -110,6 +113,22 @@ def _one_that_fails_opens_the_breaker(shop: Shop) -> None:
     assert {name: breaker["state"] for name, breaker in status["breakers"].items()} == {"payments": "closed", "inventory": "open"}
     assert status["health"]["default"]["factor"] == 0.3
     assert status["limiters"]["api"]["rate_per_s"] == 15.0
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_refusal_of_the_inventory_is_answered_as_one(server: str, tmp_path: Path) -> None:
+    config = tmp_path / "resilience.yaml"
+    write_shortened(INVENTORY_CONFIG, config, {"{rate: 300/s, burst: 100,": "{rate: 1/m, burst: 1,"})
+    with inventory(server, config) as port:
+        with dialled(port) as channel:
+            stubs.InventoryStub(channel).GetStock(protos.GetStockRequest(item="tea"))  # the one that is within the limit
+        app = create_app(CONFIG, "http://127.0.0.1:9", InventoryStock(CONFIG, f"127.0.0.1:{port}"))
+        with serving(app) as orders, orders.client() as client:
+            refused = client.post("/orders", json=ORDER)
+    assert refused.status_code == 429
+    assert refused.json()["type"].endswith("#temporary-reduced-capacity")  # it is not the customer's quota
+    assert 50 < int(refused.headers["retry-after"]) <= 90  # jittered
+    assert "per_caller" not in refused.text
 
 
 # --- the inventory by itself --------------------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ routes:
   - {match: {path: /broken}, pipeline: broken}
   - {match: {path: "/**"}, pipeline: none}
 """
-README: Final = (ROOT / "examples" / "grpc_service" / "README.md").read_text(encoding="utf-8")
-OBEDIENT: Final = yaml.safe_load(README.partition("```yaml\n")[2].partition("```")[0])["retry_policy"]
+PAGE: Final = (ROOT / "docs" / "grpc.md").read_text(encoding="utf-8")
+OBEDIENT: Final = yaml.safe_load(PAGE.partition("```yaml\n")[2].partition("```")[0])["retry_policy"]
 """As we recommend it."""
 HASTY: Final = {name: value for name, value in OBEDIENT.items() if name != "rate_limited_retry_back_off"}
 
