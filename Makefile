@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
-# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, demo-flask, test, soak and bench;
+# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k limiter" is passed on to demo, demo-flask, demo-grpc, test, soak and bench;
 # EXAMPLES=2000 shortens the state machines of soak.
 
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo demo-flask test soak lint format types imports names reference bench mutation build smoke check clean
+.PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench mutation build smoke check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ demo: .venv/.demo ## watch a service lose its dependency, slow down and climb ba
 
 demo-flask: .venv/.demo-flask ## the same with the service in Flask under gunicorn
 	@$(python) examples/flask_app/demo.py $(ARGS)
+
+demo-grpc: .venv/.demo-grpc ## the same with a hop over gRPC, to an inventory that breaks
+	@$(python) examples/grpc_service/demo.py $(ARGS)
 
 test: .venv/.test ## run the tests
 	@$(python) -m pytest $(ARGS)

@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 import resilience
 from examples.asgi_app.local import local_only
+from examples.asgi_app.stock import NotInStock, Plenty, Stock, StockFailed
 from examples.asgi_app.telemetry import write_spans_to
 from resilience.integrations.asgi import ResilienceMiddleware
 
@@ -48,9 +49,10 @@ class PaymentFailed(ConnectionError):
 class OrderService:
     """The endpoints, and the way to the payment service."""
 
-    def __init__(self, payments: resilience.PipelineHandle, client: httpx.AsyncClient) -> None:
+    def __init__(self, payments: resilience.PipelineHandle, client: httpx.AsyncClient, stock: Stock) -> None:
         self._payments = payments
         self._client = client
+        self._stock = stock
         self._orders: OrderedDict[str, Order] = OrderedDict()
 
     async def create(self, request: Request) -> Response:
@@ -60,8 +62,13 @@ class OrderService:
         middleware answers 503 or 504.
         """
         order = _order_from(await request.body())
-        if not await self._payments.acall(self._charge, order):
-            raise HTTPException(402, "the payment was declined")
+        await self._stock.reserve(order.id, order.item)
+        try:
+            if not await self._payments.acall(self._charge, order):
+                raise HTTPException(402, "the payment was declined")
+        except BaseException:  # the cancellation at the deadline too
+            self._stock.put_back(order.id)
+            raise
         self._orders[order.id] = order
         if len(self._orders) > _ORDERS_KEPT:
             self._orders.popitem(last=False)
@@ -101,9 +108,14 @@ def _order_from(body: bytes) -> Order:
     return Order(uuid.uuid4().hex, item, amount_cents)
 
 
-async def payment_failed(request: Request, error: Exception) -> Response:
-    """Payments fail, and the breaker is not open (yet)."""
+async def dependency_failed(request: Request, error: Exception) -> Response:
+    """Payments or the inventory fail, and the breaker is not open (yet)."""
     return JSONResponse({"error": str(error)}, 502)
+
+
+async def not_in_stock(request: Request, error: Exception) -> Response:
+    """The inventory has answered in time that there is none."""
+    return JSONResponse({"error": str(error)}, 409)
 
 
 async def is_up(request: Request) -> Response:
@@ -111,8 +123,13 @@ async def is_up(request: Request) -> Response:
     return JSONResponse({"status": "up"})
 
 
-def create_app(config: Path, payments_url: str) -> OpenTelemetryMiddleware:
+def create_app(config: Path, payments_url: str, stock: Stock | None = None) -> OpenTelemetryMiddleware:
     """Make the order service.
+
+    Args:
+        config: the file that says how it is guarded.
+        payments_url: where the payment service is.
+        stock: what orders are taken from; default `Plenty()`.
 
     Raises:
         ConfigError: the configuration file cannot be used.
@@ -122,12 +139,15 @@ def create_app(config: Path, payments_url: str) -> OpenTelemetryMiddleware:
     # them (uvicorn: after 5 s), so that no request is sent into a connection that is being closed.
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=2.0)
     client = httpx.AsyncClient(base_url=payments_url, timeout=None, limits=limits, trust_env=False)
-    orders = OrderService(toolkit.pipeline("payments"), client)
+    stock = Plenty() if stock is None else stock
+    orders = OrderService(toolkit.pipeline("payments"), client, stock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with client:
+            await stock.open()
             yield
+            await stock.close()
         toolkit.close()
 
     @local_only
@@ -142,7 +162,7 @@ def create_app(config: Path, payments_url: str) -> OpenTelemetryMiddleware:
             Route("/orders", orders.create, methods=["POST"]),
             Route("/orders/{id}", orders.read),
         ],
-        exception_handlers={PaymentFailed: payment_failed},
+        exception_handlers={PaymentFailed: dependency_failed, StockFailed: dependency_failed, NotInStock: not_in_stock},
         lifespan=lifespan,
     )
     app.add_middleware(ResilienceMiddleware, config=toolkit)

@@ -56,8 +56,8 @@ class Demo:
         shortened: texts of that file and what stands for them here.
         promise: what the shortened file says.
         traffic: what is sent.
-        outage: how long payments stay broken.
-        services: makes the service under load and the one it depends on.
+        outage: how long the dependency stays broken.
+        services: makes the service under load, the one that it depends on and that is broken, and any others.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Demo:
     promise: Promise
     traffic: Traffic
     outage: Outage
-    services: Callable[[Files], tuple[Service, Service]]
+    services: Callable[[Files], tuple[Service, Service, *tuple[Service, ...]]]
 
 
 def main(demo: Demo) -> int:
@@ -107,24 +107,24 @@ async def _run(demo: Demo, files: Files, folder: Path) -> int:
     for old, new in demo.shortened.items():
         print(f"    {old}  becomes  {new}")
     with contextlib.ExitStack() as running:
-        guarded, dependency = (running.enter_context(service) for service in demo.services(files))
-        for service in (dependency, guarded):
+        guarded, dependency, *others = (running.enter_context(service) for service in demo.services(files))
+        for service in (*others, dependency, guarded):
             await service.wait_ready()
             print(f"  the {service.name} service is process {service.pid} at {service.url}")
         print(flush=True)
         with view_for_output() as view:
             story = Story(guarded, dependency, demo.traffic, demo.promise, demo.outage, view)
             await story.run()
-        status = _report(demo, story.recording, files, folder)
+        status = _report(demo, story.recording, files, folder, dependency.name)
         if status:
-            for service in (guarded, dependency):
+            for service in (guarded, dependency, *others):
                 print(f"the {service.name} service printed:\n{service.printed()}")
         return status
 
 
-def _report(demo: Demo, recording: Recording, files: Files, folder: Path) -> int:
+def _report(demo: Demo, recording: Recording, files: Files, folder: Path, broken: str) -> int:
     plot = folder / f"{demo.name}.png"
-    draw(recording, plot, title=demo.title, rate_per_s=demo.promise.rate_per_s)
+    draw(recording, plot, title=demo.title, rate_per_s=demo.promise.rate_per_s, broken=broken)
     print_trees(recording, files.spans)
     checks = judge(recording, demo.promise)
     print_checks(checks)

@@ -18,7 +18,7 @@ _ADMITTED = "#1f6fb4"
 _FACTOR = "#c4511d"
 
 
-def draw(recording: Recording, file: Path, *, title: str, rate_per_s: float) -> None:
+def draw(recording: Recording, file: Path, *, title: str, rate_per_s: float, broken: str) -> None:
     """Write the plot as a PNG.
 
     Args:
@@ -26,6 +26,7 @@ def draw(recording: Recording, file: Path, *, title: str, rate_per_s: float) -> 
         file: where the PNG goes; its folder is made.
         title: of the plot.
         rate_per_s: the configured rate, which lies at the height of factor 1.
+        broken: the service that was broken and mended.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - importing it takes a second
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -36,7 +37,7 @@ def draw(recording: Recording, file: Path, *, title: str, rate_per_s: float) -> 
     factors = rates.twinx()
     _draw_rates(rates, recording)
     _draw_factor(factors, recording)
-    _draw_marks(rates, recording)
+    _draw_marks(rates, recording, broken)
     top = 1.15 * max([rate_per_s, *_per_s(recording.samples, _edges(recording))])
     rates.set(xlabel="seconds", ylabel="requests a second", xlim=(0, None), ylim=(0, top), title=title)
     factors.set(ylabel="health factor", ylim=(0, top / rate_per_s))
@@ -74,7 +75,7 @@ def _draw_factor(axes: Axes, recording: Recording) -> None:
     axes.step(instants, factors, where="post", color=_FACTOR, linewidth=1.2, label="health factor (right)")
 
 
-def _draw_marks(axes: Axes, recording: Recording) -> None:
+def _draw_marks(axes: Axes, recording: Recording, broken: str) -> None:
     opened_s, close = first_open(recording.readings), closing(recording.readings)
     if opened_s is not None:
         end_s = close.end_s if close is not None else recording.readings[-1].heard_s
@@ -84,4 +85,4 @@ def _draw_marks(axes: Axes, recording: Recording) -> None:
         if instant_s is not None:
             axes.axvline(instant_s, color="0.3", linestyle=":", linewidth=1)
             top = (instant_s, 0.98)
-            axes.annotate(f" payments {name}", top, xycoords=("data", "axes fraction"), va="top", color="0.3")
+            axes.annotate(f" {broken} {name}", top, xycoords=("data", "axes fraction"), va="top", color="0.3")

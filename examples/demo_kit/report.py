@@ -13,7 +13,7 @@ from examples.demo_kit.verdict import Check
 _TREES: Final = (
     (Answer.OK, "an admitted request"),
     (Answer.CUT, "a request that the limiter refused while it was cut"),
-    (Answer.BREAKER, "a request that the limiter admitted, and whose payment the open breaker refused"),
+    (Answer.BREAKER, "a request that the limiter admitted, and whose call further in the open breaker refused"),
 )
 
 

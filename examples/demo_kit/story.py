@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-
 from examples.demo_kit.load import Load, Traffic, stopwatch
 from examples.demo_kit.processes import Service
 from examples.demo_kit.recording import Recording
@@ -25,7 +23,7 @@ _CLOSES_WITHIN_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """How long payments stay broken once the breaker has opened: long enough for one probe to fail."""
+    """How long the dependency stays broken once the breaker has opened: long enough for one probe to fail."""
 
     mended_after_s: float
 
@@ -35,7 +33,7 @@ class Story:
 
     Args:
         guarded: the service under load; it has `GET /status`.
-        dependency: the service that is broken; it has `PUT /faults`.
+        dependency: the service that is broken. The breaker towards it is called as it is.
         traffic: what the load is.
         promise: what the configuration says; decides how long the recovery is watched.
         outage: how long the dependency stays broken.
@@ -53,7 +51,7 @@ class Story:
         self._view = view
         self._now_s = stopwatch()
         self._load = Load(guarded.url, traffic, self.recording, self._now_s)
-        self._watch = Watch(guarded.url, "payments", "api", self.recording, self._now_s)
+        self._watch = Watch(guarded.url, dependency.name, "api", self.recording, self._now_s)
 
     async def run(self) -> None:
         """Run it."""
@@ -73,16 +71,16 @@ class Story:
         self._mark("steady")
         await asyncio.sleep(_STEADY_S)
         self._mark("broken")
-        await self._break("hang", "payments hang: whoever is admitted waits until the deadline, 504")
+        await self._break("hang", "{} hangs: whoever is admitted waits until the deadline, 504")
         await asyncio.sleep(_HANGING_S)
-        await self._break("fail", "payments fail: whoever is admitted gets 502, after a retry while the budget lasts")
+        await self._break("fail", "{} fails: whoever is admitted gets 502, after a retry while the budget lasts")
         if await self._watch.until(lambda reading: reading.breaker == "open", _OPENS_WITHIN_S) is None:
             return self._say("the breaker did not open")
         kept = f"{promise.share(0):.0%}"
         self._say(f"the breaker is open: the limiter falls to {kept}; whoever is admitted gets 503 at once")
         await asyncio.sleep(self._outage.mended_after_s)
         self._mark("mended")
-        await self._break("none", "payments are mended; the breaker does not know yet")
+        await self._break("none", "{} is mended; the breaker does not know yet")
         if await self._watch.until(lambda reading: reading.breaker == "closed", _CLOSES_WITHIN_S) is None:
             return self._say("the breaker did not close")
         self._say(f"the breaker is closed: {promise.recover:.0%} of the rate come back every {promise.every_s:g} s")
@@ -92,9 +90,8 @@ class Story:
         return self._say("the load ends")
 
     async def _break(self, mode: str, text: str) -> None:
-        self._say(text)
-        async with httpx.AsyncClient(base_url=self._dependency.url, trust_env=False) as client:
-            (await client.put("/faults", json={"mode": mode})).raise_for_status()
+        self._say(text.format(f"the {self._dependency.name} service"))
+        await self._dependency.set_fault(mode)
 
     def _mark(self, name: str) -> None:
         self.recording.marks[name] = self._now_s()

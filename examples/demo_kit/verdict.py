@@ -84,7 +84,7 @@ def judge(recording: Recording, promise: Promise) -> list[Check]:
     opened_s, close = first_open(recording.readings), closing(recording.readings)
     if broken_s is None or opened_s is None or close is None:
         what = "was not seen to open" if opened_s is None else "was not seen to close again"
-        return [*checks, Check("the breaker", "opens when payments fail, closes when they are mended", what, Result.FAILED)]
+        return [*checks, Check("the breaker", "opens when the dependency fails, closes when it is mended", what, Result.FAILED)]
     before = count_slices(recording, Window(recording.marks["steady"], broken_s - _BEFORE_BREAKING_S))
     after = count_slices(recording, Window(opened_s, close.start_s))
     checks += [_before(before, promise), _after(after, before, promise), _refused_at_once(after)]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from resilience import Pipeline, Rejected
+from resilience import DeadlineExceeded, Pipeline, Rejected
 from resilience.edges import (
     ATTEMPT_HEADER,
     CURRENT,
@@ -204,6 +204,12 @@ class RpcExchange(ClientExchange):
     def may_repeat(self) -> bool:
         """Until somebody cancels, as often as gRPC itself would, with requests that are all still there."""
         return not self.is_cancelled and self._tries < MOST_TRIES and (self.requests is None or self.requests.take_back())
+
+    def judge(self, error: BaseException | None, result: Any) -> Verdict:
+        """A try that has used the time of the call is the last: what is left is the reserve, and what gRPC's rounding took."""
+        if isinstance(error, DeadlineExceeded) and self.attempt.deadline_us == self.call.deadline_us:
+            return FAILURE
+        return super().judge(error, result)
 
     def judge_response(self, response: Any) -> Verdict:
         """A response has come: the call is committed (gRFC A6)."""

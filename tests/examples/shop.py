@@ -1,4 +1,4 @@
-"""An order service and the payment service, as processes of their own."""
+"""An order service and what it depends on, as processes of their own."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ ORDER = {"item": "tea", "amount_cents": 1250}
 
 
 class Shop:
-    """Both services, running."""
+    """The services, running."""
 
-    def __init__(self, orders: httpx.Client, payments: httpx.Client, files: Files) -> None:
+    def __init__(self, orders: httpx.Client, dependency: Service, files: Files) -> None:
         self.orders = orders
-        self.payments = payments
+        self.dependency = dependency
         self.files = files
 
     def order(self, **headers: str) -> httpx.Response:
         return self.orders.post("/orders", json=ORDER, headers=headers)
 
-    def break_payments(self, mode: str) -> None:
-        assert self.payments.put("/faults", json={"mode": mode}).status_code == 200
+    def break_dependency(self, mode: str) -> None:
+        asyncio.run(self.dependency.set_fault(mode))
 
 
 @contextmanager
-def opened(services: Callable[[Files], tuple[Service, Service]], folder: Path) -> Iterator[Shop]:
-    """Both services of a demo, ready."""
+def opened(
+    services: Callable[[Files], tuple[Service, Service, *tuple[Service, ...]]], folder: Path, config: Path = CONFIG
+) -> Iterator[Shop]:
+    """The services of a demo, ready."""
     files = Files(folder)
-    write_shortened(CONFIG, files.config, {})
+    write_shortened(config, files.config, {})
     with ExitStack() as running:
-        orders, payments = (running.enter_context(service) for service in services(files))
-        for service in (payments, orders):
+        orders, dependency, *others = (running.enter_context(service) for service in services(files))
+        for service in (*others, dependency, orders):
             asyncio.run(service.wait_ready())
-        clients = [
-            running.enter_context(httpx.Client(base_url=service.url, timeout=10, trust_env=False)) for service in (orders, payments)
-        ]
-        yield Shop(clients[0], clients[1], files)
+        client = running.enter_context(httpx.Client(base_url=orders.url, timeout=10, trust_env=False))
+        yield Shop(client, dependency, files)

@@ -55,16 +55,16 @@ def test_a_customer_over_the_limit_gets_429(shop: Shop) -> None:
 
 
 def test_payments_that_hang_are_given_up_at_the_deadline(shop: Shop) -> None:
-    shop.break_payments("hang")
+    shop.break_dependency("hang")
     answer = shop.order()
     assert answer.status_code == 504
     assert answer.headers["content-type"] == "application/problem+json"
-    shop.break_payments("none")
+    shop.break_dependency("none")
     assert shop.order().status_code == 201
 
 
 def test_payments_that_fail_open_the_breaker_which_cuts_the_limiter(shop: Shop) -> None:
-    shop.break_payments("fail")
+    shop.break_dependency("fail")
     assert shop.order().status_code == 502
     give_up_s = time.monotonic() + 20
     while (answer := shop.order()).status_code != 503:  # 502 until it opens, and 429 in between

@@ -16,10 +16,16 @@ from tests.examples.test_processes import is_running
 
 
 @pytest.mark.parametrize(
-    ("app", "number"),
-    [("asgi_app", signal.SIGINT), ("asgi_app", signal.SIGTERM), ("asgi_app", signal.SIGHUP), ("flask_app", signal.SIGTERM)],
+    ("app", "number", "services"),
+    [
+        ("asgi_app", signal.SIGINT, 2),
+        ("asgi_app", signal.SIGTERM, 2),
+        ("asgi_app", signal.SIGHUP, 2),
+        ("flask_app", signal.SIGTERM, 2),
+        ("grpc_service", signal.SIGTERM, 3),
+    ],
 )
-def test_a_demo_that_is_stopped_stops_its_services(app: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_demo_that_is_stopped_stops_its_services(app: str, number: signal.Signals, services: int, tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, f"examples/{app}/demo.py", "--out", str(tmp_path / "out")],
         cwd=ROOT,
@@ -30,6 +36,7 @@ def test_a_demo_that_is_stopped_stops_its_services(app: str, number: signal.Sign
     )
     try:
         pids = services_of(demo)
+        assert len(pids) == services
         assert all(is_running(pid) for pid in pids)
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=90)
@@ -43,7 +50,7 @@ def test_a_demo_that_is_stopped_stops_its_services(app: str, number: signal.Sign
 
 
 def services_of(demo: subprocess.Popen[str]) -> list[int]:
-    """The ids of both services' processes, as soon as the demo has told them and the load has begun."""
+    """The ids of the services' processes, as soon as the demo has told them and the load has begun."""
     assert demo.stdout is not None
     pids: list[int] = []
     for line in demo.stdout:
@@ -51,7 +58,6 @@ def services_of(demo: subprocess.Popen[str]) -> list[int]:
             pids.append(int(told[1]))
         if "requests a second are sent" in line:
             break
-    assert len(pids) == 2
     return pids
 
 

@@ -55,12 +55,12 @@ def _every_layer_left_a_span(shop: Shop, trace_id: str) -> None:
 
 
 def test_payments_that_hang_are_given_up_at_the_deadline_and_those_that_fail_open_the_breaker(shop: Shop) -> None:
-    shop.break_payments("hang")
+    shop.break_dependency("hang")
     late = shop.order()
     assert (late.status_code, late.headers["content-type"]) == (504, "application/problem+json")
-    shop.break_payments("none")
+    shop.break_dependency("none")
     assert shop.order().status_code == 201
-    shop.break_payments("fail")
+    shop.break_dependency("fail")
     assert shop.order().status_code == 502
     give_up_s = time.monotonic() + 20
     while (answer := shop.order()).status_code != 503:  # 502 until it opens, and 429 in between

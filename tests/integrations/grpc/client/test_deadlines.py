@@ -117,3 +117,14 @@ def test_the_caller_s_timeout_is_that_of_all_tries_together(drive: Driven, peer:
         drive(pipeline, calling("unary_unary", timeout=0.2))
     assert len(peer.tries) == 2
     assert peer.tries[1].remaining_s < 0.1
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+def test_a_try_that_has_used_the_time_of_the_call_is_the_last(kind: str, drive: Driven, peer: Peer) -> None:
+    """gRPC is told less than is left, for its rounding and the reserve: what remains then is no time for another try."""
+    peer.script = [HANG, HANG]
+    pipeline = Pipeline("p", Deadline(default_s=0.4, reserve_s=0.1, streams=True, name="out"), Retry(attempts=3, backoff_s=0.001))
+    with pytest.raises(DeadlineExceeded, match="out: the time for the outgoing call ran out") as caught:
+        drive(pipeline, calling(kind))
+    assert caught.value.reason == "expired"
+    assert len(peer.tries) == 1

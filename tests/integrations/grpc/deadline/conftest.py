@@ -1,0 +1,7 @@
+"""Every test here must leave the process as it found it, but for the threads of the servers that serve several of them."""
+
+from __future__ import annotations
+
+from resilience.testing import no_leaks_fixture
+
+no_leaks = no_leaks_fixture(autouse=True)
