@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
@@ -92,3 +94,13 @@ class SteppedPlan:
     def _is_over(self) -> None:
         self.is_pending = False
         _STANDING.discard(self)
+
+
+def _close_standing() -> None:
+    """At exit: the collector would close them in other contexts, and complain of each."""
+    for plan in tuple(_STANDING):
+        with contextlib.suppress(RuntimeError, ValueError):  # another thread is at work in it
+            plan.close()
+
+
+atexit.register(_close_standing)

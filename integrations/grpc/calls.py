@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, NoReturn, Self
 import grpc
 
 from resilience.edges import Effect
-from resilience.integrations.grpc.errors import number_of
+from resilience.integrations.grpc.errors import CancelledRpc, RefusedRpc, number_of
 from resilience.integrations.grpc.outgoing import RpcExchange, raised
+from resilience.integrations.grpc.refused import RefusedCall
 
 Send = Callable[[], Any]
 
@@ -30,8 +31,8 @@ class UnaryRun:
     def begin(self) -> Any:
         """Make tries until one has succeeded. Returns its call; the future of the call where one is asked for, and is on its way.
 
-        Raises:
-            Rejected: a layer refused. The last error is raised as itself.
+        A call that was refused, or whose last try has failed, is returned too: gRPC raises what it ended with where nobody asked
+        for a future. Whatever else happens is raised.
         """
         steps = self.steps
         try:
@@ -44,8 +45,8 @@ class UnaryRun:
                     effect = self.took(sent)
                 else:
                     return PendingCall(self, sent)
-        except BaseException as error:  # noqa: BLE001  # raised again
-            raise_as_seen(error)
+        except BaseException as error:  # noqa: BLE001  # raised again, or in the call
+            return call_of(error)
         return self.over()
 
     def sent(self) -> Any:
@@ -90,6 +91,16 @@ def raise_as_seen(error: BaseException) -> NoReturn:
     raise instead from instead.__cause__
 
 
+def call_of(error: BaseException) -> Any:
+    """The call that has ended with an error that is being handled; raises the error where it is none of a call."""
+    seen = raised(error)
+    if isinstance(seen, RefusedRpc):
+        return RefusedCall(seen)
+    if isinstance(seen, grpc.RpcError) and isinstance(seen, grpc.Future):
+        return seen
+    raise_as_seen(error)
+
+
 class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships no types
     """The future of a call. gRPC's own thread learns how a try ended; where it may be worth another, one of its own goes on."""
 
@@ -121,21 +132,30 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships n
                     sent.add_done_callback(self._ended)
                     return
                 effect = run.steps.raised(sent.error)
-            self._future.set_result(run.over().result())
+            result = run.over().result()
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled just now
+                self._future.set_result(result)
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # noqa: BLE001  # whoever asks for the result gets it
-            self._future.set_exception(raised(error))
+            self._end_with(raised(error))
+
+    def _end_with(self, error: BaseException) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled between two tries
+            self._future.set_exception(error)
 
     # --- what a future is -------------------------------------------------------------------------------------------------------
 
     def cancel(self) -> bool:
         """Cancel it, and all further tries."""
         self._run.exchange.is_cancelled = True
-        return bool(self._call.cancel()) or not self._future.done()
+        if not self._call.done():
+            return bool(self._call.cancel())
+        self._end_with(CancelledRpc("cancelled between two tries"))
+        return self.cancelled()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled before it had ended."""
@@ -261,9 +281,12 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
         self._exchange.steps.returned(self._call)
         # Its end settles the call, also where nobody asks for more of it. Referred to weakly: gRPC cancels a call to which nobody
         # refers any more, and what waits for its end must not keep it.
-        add_callback = getattr(self._call, "add_callback", None)  # another interceptor may have made a plain iterator of it
+        call = self._call
+        while isinstance(call, StreamCall):  # of an interceptor like this one
+            call = call._call  # noqa: SLF001
+        add_callback = getattr(call, "add_callback", None)  # another interceptor may have made a plain iterator of it
         if add_callback is not None:
-            told = partial(_terminated, self._exchange, weakref.ref(self._call))
+            told = partial(_terminated, self._exchange, weakref.ref(call))
             if not add_callback(told):
                 told()
 
@@ -282,7 +305,7 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
             self._next_try(self._exchange.steps.raised(self._exchange.as_known(error)))
         except BaseException as final:  # noqa: BLE001  # raised again
             if not isinstance(error, grpc.RpcError):
-                self._call.cancel()  # interrupted: nobody will read on
+                self.cancel()  # interrupted: nobody will read on
             raise_as_seen(final)
 
     def _next_try(self, effect: Effect | None) -> None:

@@ -12,7 +12,9 @@ import grpc
 from resilience import Pipeline, Toolkit
 from resilience.edges import Choose, Chosen, OutgoingPipelines
 from resilience.integrations.grpc.calls import StreamCall, UnaryRun
+from resilience.integrations.grpc.errors import RefusedRpc
 from resilience.integrations.grpc.outgoing import RequestStream, RpcExchange
+from resilience.integrations.grpc.refused import RefusedCall
 
 Continuation = Callable[[Any, Any], Any]
 
@@ -99,7 +101,10 @@ class ClientInterceptor(
         self, pipeline: Pipeline, continuation: Continuation, details: Any, request: Any, requests: RequestStream | None
     ) -> Any:
         exchange = RpcExchange(pipeline, details, self._target, requests, streams_back=True)
-        return StreamCall(exchange, _sender(exchange, continuation, details, request))
+        try:
+            return StreamCall(exchange, _sender(exchange, continuation, details, request))
+        except RefusedRpc as refusal:
+            return RefusedCall(refusal)
 
 
 class _Details(

@@ -8,14 +8,31 @@ import grpc
 
 from resilience import CircuitOpen, DeadlineExceeded, RateLimited, Rejected
 
-SERIALIZING: Final = "Exception serializing request!"
-"""How grpcio says that a request was never sent because it could not be serialized."""
+NEVER_SENT: Final = frozenset({"Exception serializing request!", "Invalid metadata"})
+"""How grpcio says that nothing was sent, since the request could not be serialized, or its metadata cannot travel."""
+UNSENDABLE: Final = (ValueError, TypeError, grpc.aio.BaseError)
+"""What grpcio raises where it cannot send anything at all: the channel is closed, or metadata are no metadata."""
 
 
-class RefusedRpc(grpc.RpcError):  # type: ignore[misc]  # grpc ships no types
-    """A call that was not made, or given up, on this side. It has what callers ask of any error of gRPC."""
+class RefusedRpc(grpc.aio.AioRpcError):  # type: ignore[misc]  # grpc ships no types
+    """A call that was not made, or given up, on this side. It has what callers ask of any error of gRPC.
+
+    It is one of `grpc.aio` too, which that asks for a status only if they are.
+    """
 
     _code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+
+    def __init__(self, message: str = "") -> None:
+        Exception.__init__(self, message)
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+    def __repr__(self) -> str:
+        return Exception.__repr__(self)
+
+    def __reduce__(self) -> Any:
+        return Exception.__reduce__(self)
 
     def code(self) -> grpc.StatusCode:
         """The status code that a server of ours would have answered."""

@@ -24,7 +24,7 @@ from resilience.edges import (
     grpc_verdict,
     judge_code,
 )
-from resilience.integrations.grpc.errors import SERIALIZING, CancelledRpc, as_rpc_error, code_of
+from resilience.integrations.grpc.errors import NEVER_SENT, UNSENDABLE, CancelledRpc, as_rpc_error, code_of
 from resilience.integrations.grpc.metadata import pairs, values_of
 
 MOST_TRIES: Final = 5
@@ -32,6 +32,7 @@ MOST_TRIES: Final = 5
 _OK: Final = 0
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
+_UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline; gRPC would take that for none left
 _EARLY_US: Final = 5_000
 """gRPC's timers and this clock may differ by so much."""
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
@@ -118,8 +119,10 @@ class RpcExchange(ClientExchange):
         self, pipeline: Pipeline, details: Any, target: str, requests: RequestStream | None, *, streams_back: bool
     ) -> None:
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        super().__init__(pipeline, OutgoingRpc(method, target, details.metadata))
-        self._details = details
+        self._metadata = pairs(details.metadata)  # once: it may be an iterator
+        super().__init__(pipeline, OutgoingRpc(method, target, self._metadata))
+        timeout_s = details.timeout
+        self._own_s: float | None = None if timeout_s is None or timeout_s >= _UNBOUND_S else timeout_s
         self.requests = requests
         self._streams_back = streams_back
         self._is_void = streams_back and not self._settings.streams
@@ -136,8 +139,8 @@ class RpcExchange(ClientExchange):
         plan = self.plan()
         call = self.call
         self._around_us = call.deadline_us
-        if self._details.timeout is not None:
-            self._own_us = call.now_us + max(0, int(self._details.timeout * US_PER_S))
+        if self._own_s is not None:
+            self._own_us = call.now_us + max(0, int(self._own_s * US_PER_S))
             if call.deadline_us is None or self._own_us < call.deadline_us:
                 call.deadline_us = self._own_us
         return (yield from plan)
@@ -154,7 +157,7 @@ class RpcExchange(ClientExchange):
         if self.is_cancelled:
             raise CancelledRpc("cancelled between two tries")
         self._tries += 1
-        metadata = [pair for pair in pairs(self._details.metadata) if pair[0] != ATTEMPT_HEADER]
+        metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER]
         timeout_s = self._timeout_s()
         self._ends_us = None if timeout_s is None else self.pipeline.clock.now_us() + int(timeout_s * US_PER_S)
         if self.attempt.attempt:
@@ -163,7 +166,7 @@ class RpcExchange(ClientExchange):
 
     def _timeout_s(self) -> float | None:
         left_ms = self.begin_time()
-        own_s: float | None = self._details.timeout
+        own_s = self._own_s
         self._is_ours = False
         if left_ms is None:
             return own_s
@@ -216,8 +219,12 @@ class RpcExchange(ClientExchange):
         return SUCCESS
 
     def judges_slowly(self, error: BaseException) -> bool:
-        """Whether to judge `error` takes initial metadata. gRPC waits for them, and its own threads, which bring them, must not."""
-        return self._retry is not None and code_of(error) in self._retry.on.codes | self._retry.on.advised_codes
+        """Whether `error` may be worth another try. gRPC's own threads, which bring everything, must not wait for that; nor for
+        initial metadata, which to judge it takes, and for which gRPC waits."""
+        retry = self._retry
+        if retry is None:
+            return False
+        return self._is_ours or retry.names_errors or code_of(error) in retry.on.codes | retry.on.advised_codes
 
     def judge_foreign(self, error: BaseException) -> Verdict:
         """By the status code and the server's pushback, until response headers have come (gRFC A6)."""
@@ -231,7 +238,9 @@ class RpcExchange(ClientExchange):
         return code_of(error) == _UNAVAILABLE
 
     def is_own_fault(self, error: BaseException) -> bool:
-        return code_of(error) is not None and str(getattr(error, "details", str)()) == SERIALIZING
+        if code_of(error) is None:
+            return isinstance(error, UNSENDABLE)
+        return str(getattr(error, "details", str)()) in NEVER_SENT
 
     def outcome(self, call: Call, error: BaseException) -> Outcome:
         """By the status code; a deadline of the caller's own goes by the rule of deadlines."""

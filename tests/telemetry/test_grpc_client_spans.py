@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors, client_i
 from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
 from opentelemetry.sdk.trace import ReadableSpan
 
-from resilience import CircuitBreaker, Deadline, Pipeline, Retry
+from resilience import CircuitBreaker, CircuitOpen, Deadline, Pipeline, Retry
 from resilience.integrations.grpc import ClientInterceptor
 from resilience.integrations.grpc.aio import client_interceptors
 from resilience.testing import ManualClock
@@ -94,6 +94,22 @@ def test_each_try_has_a_span_and_the_client_span_under_it(call: Any, kind: str, 
         ("resilience.breaker", "resilience.retry", "admitted", "UNSET"),
         (client, "resilience.retry", None, "UNSET"),
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_span_in_front_ends_also_where_the_call_is_refused(kind: str, peer: Peer, recorded: Recording) -> None:
+    breaker = CircuitBreaker(name="out")
+    breaker.force("open")
+
+    async def run() -> None:
+        interceptors = [*aio_client_interceptors(), *client_interceptors(pipeline=Pipeline("stock", breaker))]
+        async with grpc.aio.insecure_channel(peer.target, interceptors=interceptors) as channel:
+            call = getattr(channel, kind)(f"/{SERVICE}/{kind}")([b"a"] if kind.startswith("stream") else b"a")
+            with pytest.raises(CircuitOpen):
+                await anext(aiter(call)) if kind.endswith("stream") else await call
+
+    asyncio.run(run())
+    assert recorded.span(f"/{SERVICE}/{kind}").status.status_code.name == "ERROR"
 
 
 def _of(recorded: Recording, trace_id: int) -> list[ReadableSpan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 import grpc
 
 from resilience.edges import Effect
+from resilience.integrations.grpc.errors import CancelledRpc
 from resilience.integrations.grpc.outgoing import RpcExchange, raised
 
 Send = Callable[[], Awaitable[Any]]
@@ -74,11 +76,15 @@ class Run:
 
 
 class _Face:
-    """What all calls have in common: they speak for the try that is on its way, or was the last."""
+    """What all calls have in common: they speak for the last try, which a task finds out as soon as somebody asks for that.
+
+    One task, whoever asks: a try that has failed is made again once, and who only looks on takes nothing from who reads.
+    """
 
     def __init__(self, exchange: RpcExchange, send: Send) -> None:
         self._exchange = exchange
         self._run = Run(exchange, send)
+        self._tries: asyncio.Task[Any] | None = None
 
     async def begin(self) -> Self:
         """Send the first try. Returns this call.
@@ -89,25 +95,66 @@ class _Face:
         await self._run.begin()
         return self
 
+    # --- its tries --------------------------------------------------------------------------------------------------------------
+
+    async def _until_last(self) -> Any:
+        """Make tries until one is the last. Returns what it began with. In a task of its own."""
+        raise NotImplementedError
+
+    def _last(self) -> asyncio.Task[Any]:
+        if self._tries is None:
+            self._tries = asyncio.create_task(self._until_last())
+            self._tries.add_done_callback(_looked_at)
+        return self._tries
+
+    async def _until_known(self) -> grpc.aio.AioRpcError | None:
+        """Wait until the last try is known. Returns the error that says what it ended with; None: it says so itself."""
+        tries = self._last()
+        await asyncio.wait((tries,))
+        if tries.cancelled():
+            return None if self._run.call.cancelled() else CancelledRpc("cancelled between two tries")
+        error = tries.exception()
+        return error if isinstance(error, grpc.aio.AioRpcError) else None
+
+    async def _begun(self) -> Any:
+        """What the last try began with. As with gRPC's own calls, who stops waiting for it cancels the call."""
+        tries = self._last()
+        try:
+            return await asyncio.shield(tries)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    # --- what a call is ---------------------------------------------------------------------------------------------------------
+
     def cancel(self) -> bool:
         """Cancel it, and all further tries."""
         self._exchange.is_cancelled = True
         cancelled: bool = self._run.call.cancel()
+        if self._tries is not None and not self._tries.done() and not cancelled:
+            return self._tries.cancel()  # it waits for the next try
         return cancelled
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         cancelled: bool = self._run.call.cancelled()
-        return cancelled
+        return cancelled or (self._tries is not None and self._tries.cancelled())
 
     def done(self) -> bool:
         """Whether it has ended."""
         done: bool = self._run.call.done()
-        return done
+        return done and (self._tries is None or self._tries.done())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call `callback` with this when the present try has ended."""
-        self._run.call.add_done_callback(lambda _: callback(self))
+        """Call `callback` with this when it has ended."""
+
+        def known(tries: asyncio.Task[Any]) -> None:
+            if tries.cancelled() or tries.exception() is not None:
+                callback(self)
+            else:
+                self._run.call.add_done_callback(lambda _: callback(self))
+
+        self._last().add_done_callback(known)
 
     def time_remaining(self) -> float | None:
         """Seconds that the present try may still take."""
@@ -119,20 +166,24 @@ class _Face:
         return await self._run.call.initial_metadata()
 
     async def trailing_metadata(self) -> Any:
-        """That of the present try."""
-        return await self._run.call.trailing_metadata()
+        """That of the last try."""
+        error = await self._until_known()
+        return await self._run.call.trailing_metadata() if error is None else error.trailing_metadata()
 
     async def code(self) -> Any:
-        """The status code of the present try."""
-        return await self._run.call.code()
+        """The status code of the last try."""
+        error = await self._until_known()
+        return await self._run.call.code() if error is None else error.code()
 
     async def details(self) -> Any:
-        """The details of the present try."""
-        return await self._run.call.details()
+        """The details of the last try."""
+        error = await self._until_known()
+        return await self._run.call.details() if error is None else error.details()
 
     async def debug_error_string(self) -> Any:
-        """What gRPC says of the end of the present try."""
-        return await self._run.call.debug_error_string()
+        """What gRPC says of the end of the last try."""
+        error = await self._until_known()
+        return await self._run.call.debug_error_string() if error is None else error.debug_error_string()
 
     async def wait_for_connection(self) -> None:
         """Wait until the present try has a connection."""
@@ -143,14 +194,23 @@ class _Face:
             self._exchange.dropped()
 
 
+def _looked_at(tries: asyncio.Task[Any]) -> None:
+    """Whoever asks for what it began with gets its error. Nobody need ask."""
+    if not tries.cancelled():
+        tries.exception()
+
+
 class _OneResponse(_Face):
+    async def _until_last(self) -> Any:
+        call = await self._run.response()
+        self._exchange.ended()
+        return call
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self._response().__await__()
 
     async def _response(self) -> Any:
-        call = await self._run.response()
-        self._exchange.ended()
-        return await call
+        return await (await self._begun())
 
 
 class _ManyResponses(_Face):
@@ -168,8 +228,8 @@ class _ManyResponses(_Face):
         except StopAsyncIteration:
             return grpc.aio.EOF
 
-    async def _all(self) -> AsyncIterator[Any]:
-        run, exchange = self._run, self._exchange
+    async def _until_last(self) -> tuple[list[Any], AsyncIterator[Any]]:
+        run = self._run
         first: list[Any] = []
         messages = aiter(run.call)
         while run.steps.is_pending:
@@ -182,6 +242,11 @@ class _ManyResponses(_Face):
                 messages = aiter(run.call)
             else:
                 run.steps.returned(run.call)
+        return first, messages
+
+    async def _all(self) -> AsyncIterator[Any]:
+        exchange = self._exchange
+        first, messages = await self._begun()
         try:
             for message in first:
                 yield message

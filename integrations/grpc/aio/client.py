@@ -12,6 +12,7 @@ import grpc
 from resilience import Pipeline, Toolkit
 from resilience.edges import Choose, Chosen, OutgoingPipelines
 from resilience.integrations.grpc.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, aunary
+from resilience.integrations.grpc.aio.ended import call_of
 from resilience.integrations.grpc.outgoing import RequestStream, RpcExchange
 
 Continuation = Callable[[Any, Any], Awaitable[Any]]
@@ -40,7 +41,7 @@ class _UnaryUnary(_Ways, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[
         if pipeline is None:
             return await continuation(client_call_details, request)
         exchange = self.exchange(pipeline, client_call_details, None, streams_back=False)
-        return await aunary(exchange, _sender(exchange, continuation, client_call_details, request))
+        return await call_of(aunary(exchange, _sender(exchange, continuation, client_call_details, request)))
 
 
 class _UnaryStream(_Ways, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]  # grpc ships no types
@@ -49,7 +50,7 @@ class _UnaryStream(_Ways, grpc.aio.UnaryStreamClientInterceptor):  # type: ignor
         if pipeline is None:
             return await continuation(client_call_details, request)
         exchange = self.exchange(pipeline, client_call_details, None, streams_back=True)
-        return await UnaryStreamCall(exchange, _sender(exchange, continuation, client_call_details, request)).begin()
+        return await call_of(UnaryStreamCall(exchange, _sender(exchange, continuation, client_call_details, request)).begin())
 
 
 class _StreamUnary(_Ways, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]  # grpc ships no types
@@ -58,7 +59,7 @@ class _StreamUnary(_Ways, grpc.aio.StreamUnaryClientInterceptor):  # type: ignor
         if pipeline is None:
             return await continuation(client_call_details, request_iterator)
         exchange = self.exchange(pipeline, client_call_details, RequestStream(request_iterator), streams_back=False)
-        return await StreamUnaryCall(exchange, _sender(exchange, continuation, client_call_details, None)).begin()
+        return await call_of(StreamUnaryCall(exchange, _sender(exchange, continuation, client_call_details, None)).begin())
 
 
 class _StreamStream(_Ways, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]  # grpc ships no types
@@ -67,7 +68,7 @@ class _StreamStream(_Ways, grpc.aio.StreamStreamClientInterceptor):  # type: ign
         if pipeline is None:
             return await continuation(client_call_details, request_iterator)
         exchange = self.exchange(pipeline, client_call_details, RequestStream(request_iterator), streams_back=True)
-        return await StreamStreamCall(exchange, _sender(exchange, continuation, client_call_details, None)).begin()
+        return await call_of(StreamStreamCall(exchange, _sender(exchange, continuation, client_call_details, None)).begin())
 
 
 class ClientInterceptors(list[Any]):
