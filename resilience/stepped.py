@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
@@ -75,10 +74,13 @@ class SteppedPlan:
         return self._context
 
     def close(self) -> None:
-        """Give it up: what it holds is settled as ignored."""
+        """Give it up: what it holds is settled as ignored. Does nothing while another thread is at work in it, which will end it."""
         if self.is_pending:
+            try:
+                self._context.run(self._plan.close)
+            except (RuntimeError, ValueError):  # the context is entered, or the plan is running
+                return
             self._is_over()
-            self._context.run(self._plan.close)
 
     def _step(self, step: Callable[..., Effect], *args: Any) -> Effect | None:
         try:
@@ -99,8 +101,7 @@ class SteppedPlan:
 def _close_standing() -> None:
     """At exit: the collector would close them in other contexts, and complain of each."""
     for plan in tuple(_STANDING):
-        with contextlib.suppress(RuntimeError, ValueError):  # another thread is at work in it
-            plan.close()
+        plan.close()
 
 
 atexit.register(_close_standing)

@@ -41,7 +41,7 @@ class UnaryRun:
                 sent = self.sent()
                 if isinstance(sent, Failed):
                     effect = steps.raised(sent.error)
-                elif sent.done():
+                elif _was_waited_for(sent):
                     effect = self.took(sent)
                 else:
                     return PendingCall(self, sent)
@@ -72,6 +72,11 @@ class Failed(NamedTuple):
     """A try that could not be sent."""
 
     error: BaseException
+
+
+def _was_waited_for(call: Any) -> bool:
+    """Whether nobody asked for a future. gRPC's own futures, which may have ended too, can be iterated over."""
+    return bool(call.done()) and not hasattr(call, "__next__") and not isinstance(call, PendingCall)
 
 
 def error_of(call: Any) -> BaseException | None:
@@ -320,6 +325,8 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
     def cancel(self) -> Any:
         """Cancel it, and all further tries."""
         self._exchange.is_cancelled = True
+        if not self._has_begun:
+            self._exchange.dropped()  # whoever reads on settles it, but there may be nobody
         cancel = getattr(self._call, "cancel", None) or self._call.close
         return cancel()
 

@@ -130,6 +130,8 @@ class _Face:
     def cancel(self) -> bool:
         """Cancel it, and all further tries."""
         self._exchange.is_cancelled = True
+        if self._tries is None:
+            self._exchange.dropped()  # there may be nobody who asks any more
         cancelled: bool = self._run.call.cancel()
         if self._tries is not None and not self._tries.done() and not cancelled:
             return self._tries.cancel()  # it waits for the next try
@@ -146,7 +148,7 @@ class _Face:
         return done and (self._tries is None or self._tries.done())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call `callback` with this when it has ended."""
+        """Call `callback` with this when it has ended. gRPC's channels ask for that, too: it begins nothing."""
 
         def known(tries: asyncio.Task[Any]) -> None:
             if tries.cancelled() or tries.exception() is not None:
@@ -154,7 +156,13 @@ class _Face:
             else:
                 self._run.call.add_done_callback(lambda _: callback(self))
 
-        self._last().add_done_callback(known)
+        def ended(_: object) -> None:
+            if self._tries is None:  # nobody waits for another try
+                callback(self)
+            else:
+                self._tries.add_done_callback(known)
+
+        self._run.call.add_done_callback(ended)
 
     def time_remaining(self) -> float | None:
         """Seconds that the present try may still take."""

@@ -13,6 +13,7 @@ import pytest
 from resilience import CircuitBreaker, CircuitOpen, HealthSignal, Pipeline, RateLimited, RateLimiter
 from resilience.integrations.grpc import ClientInterceptor
 from resilience.integrations.grpc.aio import client_interceptors
+from resilience.testing import ManualClock
 from tests.integrations.grpc.client.clients import Client, Driven
 from tests.integrations.grpc.client.peer import HANG, KINDS, SERVICE, Fails, Peer
 
@@ -189,6 +190,31 @@ def test_a_stream_that_is_dropped_gives_its_permit_back(kind: str, read: int, dr
         await client.call("unary_unary")
 
     drive(pipeline, drop)
+
+
+@pytest.mark.parametrize("kind", ["unary_stream", "stream_unary", "stream_stream"])
+def test_a_probe_that_is_cancelled_before_anybody_has_asked_for_its_response_gives_its_place_to_another(
+    kind: str, drive: Driven, peer: Peer
+) -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(min_calls=1, window_calls=10, open_for_s=1.0, probes=1, clock=clock)
+    peer.script = [Fails(CODES.UNAVAILABLE), HANG]
+
+    async def probes(client: Client) -> None:
+        with pytest.raises(grpc.RpcError):
+            await client.call("unary_unary")
+        clock.advance(2.0)
+        begun = client.begin(kind)
+        assert await asyncio.to_thread(peer.arrived.acquire, timeout=10)
+        assert await asyncio.to_thread(peer.arrived.acquire, timeout=10)
+        begun.cancel()
+        if isinstance(begun, grpc.Future) and kind == "stream_unary":  # ends in a thread of grpc
+            with pytest.raises(grpc.FutureCancelledError):
+                begun.result(10)
+        await client.call("unary_unary")
+
+    drive(Pipeline("p", breaker), probes)
+    assert breaker.status()["state"] == "closed"
 
 
 def test_thousand_calls_in_flight_when_their_channel_closes_leave_nothing(peer: Peer) -> None:
