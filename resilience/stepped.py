@@ -74,7 +74,7 @@ class SteppedPlan:
         return self._context
 
     def close(self) -> None:
-        """Give it up: what it holds is settled as ignored. Does nothing while another thread is at work in it, which will end it."""
+        """Give it up: what it holds is settled as ignored. Does nothing while another thread is at work in it; that ends it."""
         if self.is_pending:
             try:
                 self._context.run(self._plan.close)

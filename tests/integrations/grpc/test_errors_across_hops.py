@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -106,26 +106,29 @@ def unguarded() -> Pipeline:
     return Pipeline("inner-pipeline")
 
 
+Chain = AbstractContextManager[tuple[str, Outcome]]
+"""Where the first of its services is, and what is counted on the way."""
+
+
 @contextlib.contextmanager
-def http_chain(front: str, middle: str, back: str, last: Pipeline, last_handler: Any = never) -> Iterator[tuple[str, Outcome]]:
-    """HTTP, gRPC, HTTP. Yields the URL of the first, and what is counted on the way."""
+def chain(hops: Sequence[tuple[Any, Any]], last: Pipeline, last_handler: Any) -> Iterator[tuple[str, Outcome]]:
+    """Three services, each a way to serve and a way to ask it."""
     outcome = Outcome(within_reach(), within_reach())
     with ExitStack() as ends:
-        (serve_front, ask_middle), (serve_middle, ask_back), (serve_back, _) = HTTP[front], GRPC[middle], HTTP[back]
+        (serve_front, ask_middle), (serve_middle, ask_back), (serve_back, _) = hops
         innermost = ends.enter_context(serve_back(last, last_handler(serve_back)))
         between = ends.enter_context(serve_middle(outcome.middle.pipeline, ask_back(innermost)))
         yield ends.enter_context(serve_front(outcome.front.pipeline, ask_middle(between))), outcome
 
 
-@contextlib.contextmanager
-def grpc_chain(front: str, middle: str, back: str, last: Pipeline, last_handler: Any = never) -> Iterator[tuple[str, Outcome]]:
-    """gRPC, HTTP, gRPC. Yields the address of the first, and what is counted on the way."""
-    outcome = Outcome(within_reach(), within_reach())
-    with ExitStack() as ends:
-        (serve_front, ask_middle), (serve_middle, ask_back), (serve_back, _) = GRPC[front], HTTP[middle], GRPC[back]
-        innermost = ends.enter_context(serve_back(last, last_handler(serve_back)))
-        between = ends.enter_context(serve_middle(outcome.middle.pipeline, ask_back(innermost)))
-        yield ends.enter_context(serve_front(outcome.front.pipeline, ask_middle(between))), outcome
+def http_chain(front: str, middle: str, back: str, last: Pipeline, last_handler: Any = never) -> Chain:
+    """HTTP, gRPC, HTTP."""
+    return chain((HTTP[front], GRPC[middle], HTTP[back]), last, last_handler)
+
+
+def grpc_chain(front: str, middle: str, back: str, last: Pipeline, last_handler: Any = never) -> Chain:
+    """gRPC, HTTP, gRPC."""
+    return chain((GRPC[front], HTTP[middle], GRPC[back]), last, last_handler)
 
 
 def get(url: str) -> httpx.Response:
