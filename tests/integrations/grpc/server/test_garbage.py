@@ -38,8 +38,8 @@ def failing(context: Any) -> None:
 
 
 def served_rpcs() -> int:
-    """How many of them are in memory."""
-    return sum(isinstance(found, Exchange) for found in gc.get_objects())
+    """How many of them are in memory. Proxies for what is not there yet, such as Django's settings, raise for `isinstance`."""
+    return sum(issubclass(type(found), Exchange) for found in gc.get_objects())
 
 
 @pytest.mark.parametrize(("kind", "arity"), CELLS)
