@@ -175,7 +175,8 @@ def test_a_deadline_of_our_client_s_pipeline_arrives(stand: Stand) -> None:
 
 def test_our_client_in_a_task_sees_the_same(stand: Stand) -> None:
     async def ask() -> tuple[list[Any], BaseException]:
-        interceptors = client_interceptors(pipeline=Pipeline("out", Deadline(0.4)))
+        pipelines = {f"/{SERVICE}/Time": Pipeline("out", Deadline(3.0)), f"/{SERVICE}/Hang": Pipeline("out", Deadline(0.3))}
+        interceptors = client_interceptors(pipeline=lambda method, target: pipelines[method])
         async with grpc.aio.insecure_channel(f"127.0.0.1:{stand.port}", interceptors=interceptors) as channel:
             told = json.loads(await channel.unary_unary(f"/{SERVICE}/Time")(b""))
             with pytest.raises(DeadlineExceeded) as caught:
@@ -183,6 +184,6 @@ def test_our_client_in_a_task_sees_the_same(stand: Stand) -> None:
             return told, caught.value
 
     told, error = asyncio.run(ask())
-    assert all(0 < left_s <= 0.4 for left_s in told)
+    assert all(0 < left_s <= 3.0 for left_s in told)
     assert isinstance(error, grpc.RpcError)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ from examples.grpc_service.serve import CONFIG
 from examples.grpc_service.stubs import protos, services
 from tests.examples.inventory import SERVERS, inventory
 from tests.integrations.asgi.server import TIMEOUT_S
+from tests.integrations.grpc.proxy.conftest import NO_TIMEOUT
 from tests.integrations.grpc.proxy.envoy import Way, proxying
 
 BUF: Final = Path(sys.executable).with_name("buf")
@@ -40,14 +41,12 @@ class Said(NamedTuple):
         return json.loads(self.errors)
 
 
-@pytest.fixture(params=SERVERS)
-def ports(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, int]]:
-    """The inventory on each kind of server, with a limit of two calls a minute: straight, and through Envoy."""
-    config = tmp_path / "resilience.yaml"
-    write_shortened(CONFIG, config, {"{rate: 300/s, burst: 100,": "{rate: 2/m, burst: 2,"})
-    with ExitStack() as stack:
-        port = stack.enter_context(inventory(request.param, config))
-        proxied = stack.enter_context(proxying(tmp_path, {"inventory": Way(port, http2=True, route={"timeout": "0s"})}))
+@contextmanager
+def running(server: str, folder: Path, changes: dict[str, str]) -> Iterator[dict[str, int]]:
+    """The inventory, with some of its configuration changed: its ports straight and through Envoy."""
+    config = folder / "resilience.yaml"
+    write_shortened(CONFIG, config, changes)
+    with inventory(server, config) as port, proxying(folder, {"inventory": Way(port, http2=True, route=NO_TIMEOUT)}) as proxied:
         yield {"straight": port, "through Envoy": proxied["inventory"]}
 
 
@@ -59,22 +58,24 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_CACHE_HOME": str(folder), "BUF_CACHE_DIR": str(folder)}
 
 
-def curl(home: dict[str, str], port: int, method: str, document: str, *options: str) -> Said:
+def curl(home: dict[str, str], port: int, method: str, document: str) -> Said:
     """One call by `buf curl`."""
-    command = [str(BUF), "curl", "--protocol", "grpc", "--data", document, *options, f"http://127.0.0.1:{port}/{method}"]
+    command = [str(BUF), "curl", "--protocol", "grpc", "--data", document, f"http://127.0.0.1:{port}/{method}"]
     done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=2 * TIMEOUT_S, check=False)
     return Said(done.returncode, done.stdout, done.stderr)
 
 
-def test_it_is_served_and_refused_in_its_own_words(ports: dict[str, int], home: dict[str, str]) -> None:
-    for way, port in ports.items():
-        served = curl(home, port, GET_STOCK, '{"item": "sugar"}')
-        assert (served.code, served.errors) == (0, ""), way
-        assert json.loads(served.output) == {"item": "sugar", "left": "3"}
-    for way, port in ports.items():
-        refused = curl(home, port, GET_STOCK, '{"item": "sugar"}')
-        assert refused.code == 8 * grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], way
-        _is_our_refusal(refused.error)
+@pytest.mark.parametrize("server", SERVERS)
+def test_it_is_served_and_refused_in_its_own_words(server: str, home: dict[str, str], tmp_path: Path) -> None:
+    with running(server, tmp_path, {"{rate: 300/s, burst: 100,": "{rate: 2/m, burst: 2,"}) as ports:
+        for way, port in ports.items():
+            served = curl(home, port, GET_STOCK, '{"item": "sugar"}')
+            assert (served.code, served.errors) == (0, ""), way
+            assert json.loads(served.output) == {"item": "sugar", "left": "3"}
+        for way, port in ports.items():
+            refused = curl(home, port, GET_STOCK, '{"item": "sugar"}')
+            assert refused.code == 8 * grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], way
+            _is_our_refusal(refused.error)
 
 
 def _is_our_refusal(error: Any) -> None:
@@ -94,11 +95,12 @@ def _bytes(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4))
 
 
-def test_it_hears_of_a_deadline(ports: dict[str, int], home: dict[str, str]) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{ports['straight']}") as channel:
-        services.FaultsStub(channel).Set(protos.SetRequest(fault=protos.FAULT_HANG), timeout=TIMEOUT_S)
-        header = ("--header", "x-envoy-expected-rq-timeout-ms: 300")
-        answers = [curl(home, port, GET_STOCK, '{"item": "sugar"}', *header) for port in ports.values()]
+@pytest.mark.parametrize("server", SERVERS)
+def test_it_hears_of_a_deadline(server: str, home: dict[str, str], tmp_path: Path) -> None:
+    with running(server, tmp_path, {"default: 1s,": "default: 300ms,"}) as ports:
+        with grpc.insecure_channel(f"127.0.0.1:{ports['straight']}") as channel:
+            services.FaultsStub(channel).Set(protos.SetRequest(fault=protos.FAULT_HANG), timeout=TIMEOUT_S)
+        answers = [curl(home, port, GET_STOCK, '{"item": "sugar"}') for port in ports.values()]
     for late in answers:
         assert late.code == 8 * grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         assert late.error["code"] == "deadline_exceeded"
