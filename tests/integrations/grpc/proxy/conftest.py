@@ -1,4 +1,4 @@
-"""Our servers on both kinds, with a real Envoy in front of them, for all tests of this folder."""
+"""Our servers on both kinds, with a real Envoy in front of them, for one module: what a loop still holds, others see."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stand:
     timed_port: int
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def stands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stand]]:
     """A server of each kind behind one Envoy: by a port without a timeout, and by one whose route has a timeout."""
     folder = tmp_path_factory.mktemp("proxy")
