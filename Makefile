@@ -28,7 +28,7 @@ demo-grpc: .venv/.demo-grpc ## the same with a hop over gRPC, to an inventory th
 	@$(python) examples/grpc_service/demo.py $(ARGS)
 
 test: .venv/.test ## run the tests
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 soak: .venv/.test ## run the long form of the state machines, floods, threads and the virtual week (over an hour)
 	@SOAK_EXAMPLES=$(EXAMPLES) $(python) -m pytest -m soak -o faulthandler_timeout=0 -p tests.soak.report $(ARGS)
