@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import Final, Protocol, runtime_checkable
 
 US_PER_S: Final = 1_000_000
@@ -67,7 +68,8 @@ class SystemClock:
         await asyncio.sleep(duration_s)
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        return asyncio.get_running_loop().call_later(delay_s, callback)
+        # In an empty context: that of the caller would keep alive, until then, whatever request it belongs to.
+        return asyncio.get_running_loop().call_later(delay_s, callback, context=Context())
 
     def __repr__(self) -> str:
         return "SystemClock()"

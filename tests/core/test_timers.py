@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from contextvars import ContextVar
 
 import pytest
 
@@ -165,3 +166,26 @@ def test_a_loop_that_is_closed_is_not_kept_alive() -> None:
         asyncio.run(main())
     gc.collect()
     assert sum(loop() is not None for loop in loops) <= 1, "the one asked for last"
+
+
+def test_a_timer_keeps_nothing_of_the_request_that_armed_it() -> None:
+    """It is left to fire long after, and others share it."""
+
+    class Mark:
+        """Something that a request has put into its context."""
+
+    variable: ContextVar[Mark] = ContextVar("mark")
+    pipeline = Pipeline("p", Deadline(30.0))
+
+    async def request() -> weakref.ref[Mark]:
+        mark = Mark()
+        variable.set(mark)
+        await pipeline.acall(asyncio.sleep, 0)
+        return weakref.ref(mark)
+
+    async def main() -> bool:
+        kept = await asyncio.create_task(request())
+        gc.collect()
+        return kept() is not None
+
+    assert not asyncio.run(main())
