@@ -86,7 +86,7 @@ def test_all_metrics_are_there_and_have_a_description(recorded: Recording) -> No
         if scope.scope.name == "resilience"
         for one in scope.metrics
     }
-    assert set(found) == NAMES
+    assert set(found) >= NAMES  # those of stores are there once one was asked
     assert all(found.values())
     del pipeline
 

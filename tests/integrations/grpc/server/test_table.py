@@ -242,7 +242,7 @@ def test_a_call_that_its_client_cancels_says_nothing(kind: str, arity: str, benc
 
 
 HURRIES = [
-    *((0.8, "failed", *cell) for cell in CELLS),
+    *((0.3, "failed", *cell) for cell in CELLS),
     *((5.0, "ignored", kind, "unary_unary") for kind in KINDS if kind != WRITERS),
 ]
 
