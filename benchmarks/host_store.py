@@ -1,8 +1,7 @@
 """What a decision costs in the store `host`, beside the process store and beside `limits` on a Valkey on the same machine.
 
 All in one process and one run; rounds take turns, and the best of each counts, so that what else the machine does matters less.
-Each decision goes through `RateLimiter.admit`, or `limits`' fixed window, which is its quickest. `limits` is no dependency of this
-project: pip install limits
+Each decision goes through `RateLimiter.admit`, or `limits`' fixed window, which is its quickest. `make bench` runs it.
 
 Run: .venv/bin/python benchmarks/host_store.py
 Exit status 1: fewer than `TIMES` decisions in the time of one of `limits`.

@@ -3,8 +3,7 @@
 python benchmarks/stores.py              # a table, and the ratios that the project promises; exit 1 where one is not reached
 python benchmarks/stores.py --seconds 2  # longer rounds
 
-Starts a Valkey from its wheel. `limits` and `throttled-py` are measured where they are installed; they are no dependency of this
-project: pip install limits throttled-py
+Starts a Valkey from its wheel. `limits` and `throttled-py` are measured where they are installed, as `make bench` does.
 """
 
 from __future__ import annotations
