@@ -16,8 +16,7 @@ from resilience.integrations.asgi import ResilienceMiddleware
 from tests.integrations.asgi.server import serving
 from tests.integrations.grpc.client.peer import SERVICE, UNAVAILABLE, served
 from tests.integrations.grpc.hops import aio_rpc, grpc_threads
-from tests.integrations.grpc.server.handlers import THREADS, Script
-from tests.integrations.grpc.server.served import Scripted, Served
+from tests.integrations.grpc.server.served import refuses_the_call_after
 from tests.integrations.outgoing.peer import peering, says
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +67,6 @@ def test_a_client_is_guarded_as_shown(configured: Path, capsys: pytest.CaptureFi
 
 
 def test_a_channel_and_a_server_find_each_other_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import grpc
     import trustme
 
     monkeypatch.chdir(tmp_path)
@@ -94,18 +92,8 @@ def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
     configured.write_text(configured.read_text().replace("rate: 10/s", "rate: 10/h"), encoding="utf-8")  # however slow this machine
     names: dict[str, Any] = {}
     exec(compile(shown("import ServerInterceptor"), "docs/grpc.md", "exec"), names)
-    server = names["server"]
-    server.add_generic_rpc_handlers([Scripted(THREADS, "unary_unary", Script())])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            served = Served(channel, port, lambda function: None)
-            assert [served.seen("unary_unary").code for _ in range(21)] == ["OK"] * 20 + ["RESOURCE_EXHAUSTED"]
-            assert served.seen("unary_unary", "/grpc.health.v1.Health/Check").code == "OK"
-    finally:
-        server.stop(None).wait()
-        names["resilience"].close()
+    refuses_the_call_after(20, names["server"])
+    names["resilience"].close()
 
 
 @pytest.mark.parametrize(("status", "told"), [(200, 200), (404, 404), (503, 503), (401, 500)])

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 import resilience
@@ -16,8 +15,7 @@ from resilience.health import Hold
 from resilience.integrations.asgi import ResilienceMiddleware
 from resilience.testing import ManualClock
 from tests.integrations.asgi.conversation import Conversation, run
-from tests.integrations.grpc.server.handlers import THREADS, Script
-from tests.integrations.grpc.server.served import Scripted, Served
+from tests.integrations.grpc.server.served import refuses_the_call_after
 from tests.integrations.outgoing.peer import peering
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -139,18 +137,9 @@ def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
     configured.write_text(configured.read_text().replace("rate: 10/s", "rate: 10/h"), encoding="utf-8")  # however slow this machine
     names: dict[str, Any] = {}
     exec(compile(shown("ServerInterceptor"), "README.md", "exec"), names)
-    server = names["server"]
-    server.add_generic_rpc_handlers([Scripted(THREADS, "unary_unary", Script())])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            served = Served(channel, port, lambda function: None)
-            assert [served.seen("unary_unary").code for _ in range(21)] == ["OK"] * 20 + ["RESOURCE_EXHAUSTED"]
-            assert served.seen("unary_unary", "/grpc.health.v1.Health/Check").code == "OK"
-    finally:
-        server.stop(None).wait()
-        names["resilience"].close()
+    refuses_the_call_after(20, names["server"])
+    names["resilience"].close()
+    names["stock"].close()
 
 
 def test_a_handler_leaves_out_what_is_dear_as_shown() -> None:

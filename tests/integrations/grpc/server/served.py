@@ -142,3 +142,17 @@ def _asyncio(handler: Any, interceptors: tuple[Any, ...], pool: ThreadPoolExecut
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def refuses_the_call_after(limit: int, server: Any) -> None:
+    """Start a server of threads that was guarded elsewhere, see that it does, and stop it."""
+    server.add_generic_rpc_handlers([Scripted(THREADS, "unary_unary", Script())])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            served = Served(channel, port, lambda function: None)
+            assert [served.seen("unary_unary").code for _ in range(limit + 1)] == ["OK"] * limit + ["RESOURCE_EXHAUSTED"]
+            assert served.seen("unary_unary", "/grpc.health.v1.Health/Check").code == "OK"
+    finally:
+        server.stop(None).wait()
