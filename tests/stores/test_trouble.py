@@ -141,7 +141,7 @@ TROUBLES = [
     (busy, "the server says BUSY"),
     (full, ""),
     (locked, "the server says NOPERM"),
-    (gone, "no connection (ConnectionError)"),
+    (gone, "no connection (Connection"),
 ]
 
 
