@@ -348,3 +348,16 @@ def test_a_late_call_with_patience_waits_a_moment_for_what_calls_of_now_have(clo
     assert waiter.wait_s == MICROSECOND_S
     waiter.cancel()
     assert quota(limit.layer).remaining == 1, "its token was there already, and it was its own"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the second is measured by a clock that stands still, after the present one has refilled the bucket"
+)
+def test_a_late_call_of_two_tokens_is_two_late_calls_of_one() -> None:
+    before, after = RateLimiterSettings(rate_per_s=10.0, burst=20), RateLimiterSettings(rate_per_s=1.0, burst=2)
+    found = []
+    for costs in ([2], [1, 1]):
+        state = LimiterState(before, None, 0)
+        state.configure(after, 0)
+        found.append(max(state.take("alice", cost, 100_000, before) for cost in costs))
+    assert found == [0, 0]
