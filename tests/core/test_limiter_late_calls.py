@@ -20,6 +20,7 @@ from resilience.testing import ManualClock
 from tests.core.test_limiter import MICROSECOND_S, take
 
 STRAGGLE_S = 0.5
+LATE_KEYS = 4_096
 HOURLY = 1 / 3600
 
 
@@ -83,8 +84,8 @@ def quota(layer: RateLimiter, key: str | None = None) -> Quota:
         (10.0, 6, 3),
         (HOURLY, 4, 3),
         (1e6, 1_000_000, 3),
-        (1e6, 8, 1),  # all but the first would be of tokens that were issued after their time
-        (HOURLY, 2, 1),  # and so would a part of the second
+        (1e6, 8, 3),  # the bucket of now is full again, of tokens that were issued after their time
+        (HOURLY, 2, 2),  # the smaller bucket of now holds for late calls too
     ],
 )
 def test_late_calls_have_what_was_there_when_their_settings_ended(
@@ -206,10 +207,10 @@ def test_a_take_without_settings_goes_by_those_in_force(clock: ManualClock) -> N
 @pytest.mark.parametrize(
     ("before", "after", "late", "present"),
     [
-        ((1.0, 100), (1_000.0, 100), 40, 60),  # what was issued since is for those of now alone
-        ((1_000.0, 100), (1.0, 100), 99, 1),
-        ((1.0, 100), (1_000.0, 40), 1, 39),  # the smaller bucket of now holds for late calls too
-        ((1.0, 40), (1_000.0, 100), 40, 60),
+        ((1.0, 100), (1_000.0, 100), 100, 0),
+        ((1_000.0, 100), (1.0, 100), 100, 0),
+        ((1.0, 100), (1_000.0, 40), 40, 0),  # the smaller bucket of now holds for late calls too
+        ((1.0, 40), (1_000.0, 100), 40, 60),  # what was issued since is for those of now alone
     ],
 )
 @pytest.mark.parametrize("key", [None, "alice"])
@@ -241,6 +242,26 @@ def test_a_late_call_is_not_refused_what_both_settings_have_for_it(
     late = limit.reload(*after)
     clock.advance(STRAGGLE_S - MICROSECOND_S)
     assert [got(late, 1, cost=2, key=key) for key in ("alice", "bob")] == [1, 1]
+
+
+@pytest.mark.parametrize("costs", [[2], [1, 1]])
+def test_a_late_call_of_two_tokens_is_two_late_calls_of_one(clock: ManualClock, costs: list[int], got: Takes) -> None:
+    """The bucket of now has been refilled since, so what is taken from it is booked later than what was there in their time."""
+    limit = Limit(clock, 10.0, 20)
+    late = limit.reload(1.0, 2)
+    clock.advance(0.1)
+    assert [got(late, 1, cost) for cost in costs] == [1] * len(costs)
+    assert got(late, 1) == 0
+
+
+def test_late_calls_of_many_keys_are_held_to_the_books_of_now(clock: ManualClock, got: Takes) -> None:
+    """Of so many there are no books of their own: they get too little rather than too much."""
+    limit = Limit(clock, 10.0, 20)
+    late = limit.reload(100.0, 20)
+    clock.advance(0.1)
+    with_books = [got(late, 1, cost=1, key=str(number)) for number in range(LATE_KEYS)]
+    assert sum(with_books) == LATE_KEYS
+    assert [got(late, 21, key=key) for key in ("0", str(LATE_KEYS - 1), "one more")] == [19, 19, 10]
 
 
 def test_a_late_call_finds_no_more_than_health_leaves_of_the_bucket_of_now(clock: ManualClock, got: Takes) -> None:
@@ -348,16 +369,3 @@ def test_a_late_call_with_patience_waits_a_moment_for_what_calls_of_now_have(clo
     assert waiter.wait_s == MICROSECOND_S
     waiter.cancel()
     assert quota(limit.layer).remaining == 1, "its token was there already, and it was its own"
-
-
-@pytest.mark.xfail(
-    strict=True, reason="the second is measured by a clock that stands still, after the present one has refilled the bucket"
-)
-def test_a_late_call_of_two_tokens_is_two_late_calls_of_one() -> None:
-    before, after = RateLimiterSettings(rate_per_s=10.0, burst=20), RateLimiterSettings(rate_per_s=1.0, burst=2)
-    found = []
-    for costs in ([2], [1, 1]):
-        state = LimiterState(before, None, 0)
-        state.configure(after, 0)
-        found.append(max(state.take("alice", cost, 100_000, before) for cost in costs))
-    assert found == [0, 0]

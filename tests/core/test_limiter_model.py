@@ -220,8 +220,7 @@ class LimiterMachine(RuleBasedStateMachine):
         judge(key, cost, patience_us, wait_us)
         if wait_us > patience_us:
             return
-        parts = self.parts(judge, cost)
-        ones = [self.by_ones.state.reserve(key, part, now_us, patience_us, settings) for part in parts]
+        ones = [self.by_ones.state.reserve(key, 1, now_us, patience_us, settings) for _ in range(cost)]
         self.judge_ones(wait_us, [one_us for one_us, _ in ones])
         if wait_us == 0:
             self.hold_the_bound(key, cost)
@@ -234,12 +233,7 @@ class LimiterMachine(RuleBasedStateMachine):
         judge(key, cost, 0, wait_us)
         if wait_us == 0:
             self.hold_the_bound(key, cost)
-            self.judge_ones(0, [self.by_ones.state.take(key, part, now_us, settings) for part in self.parts(judge, cost)])
-
-    def parts(self, judge: Judge, cost: int) -> list[int]:
-        """How the other limiter takes the same: one by one. Known to fail for late calls, of which it takes each at once: where the
-        present clock has refilled a bucket since, the second token of a late call is measured by a clock that stands still."""
-        return [cost] if judge == self.judge_late else [1] * cost
+            self.judge_ones(0, [self.by_ones.state.take(key, 1, now_us, settings) for _ in range(cost)])
 
     @precondition(lambda self: self.waiting)
     @rule(data=strategies.data())

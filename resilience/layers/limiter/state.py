@@ -86,12 +86,13 @@ class LimiterState:
     def _reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
     ) -> tuple[int, int]:
-        """Under the lock. What a late call takes must be there by its own clock and by the present one, which keeps the books."""
+        """Under the lock. What a late call takes must be there by its own clock and by the present one, and goes into both books."""
         own, present = self.clock_of(settings, now_us), self.tokens
         reading = present.read(now_us)
         full = present.full(reading)
         due = self.table.get(key, full) + cost * TOKEN
-        is_there = due <= reading and cost * TOKEN <= self._level(own, key, now_us)
+        own_level = self._level(own, key, now_us)
+        is_there = due <= reading and cost * TOKEN <= own_level
         wait_us = 0 if is_there else self._wait_us(due, cost, now_us)
         if wait_us > patience_us:
             self.count_refusal(settings)
@@ -102,12 +103,15 @@ class LimiterState:
             self.admitted += 1
         if cost:
             self.table.put(key, due, full)
+            if own is not present:
+                own.book_late(key, own.reading - own_level + cost * TOKEN)
         return wait_us, due
 
     def _level(self, tokens: TokenClock, key: Hashable | None, now_us: int) -> int:
-        """What is in the bucket of `key` by this clock, at least nothing."""
+        """What is in the bucket of `key` by the present clock, or by an earlier one that stands still; at least nothing."""
         reading = tokens.read(now_us)
-        return max(0, reading - self.table.get(key, tokens.full(reading)))
+        due = tokens.late.get(key)
+        return max(0, reading - (self.table.get(key, tokens.full(reading)) if due is None else due))
 
     def count_refusal(self, settings: RateLimiterSettings) -> None:
         """One more that is refused, or would be. Under the lock."""

@@ -9,6 +9,7 @@ All of it is whole numbers: microseconds, and billionths of a token. Nothing is 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import copy
 from fractions import Fraction
 from typing import Final
@@ -19,6 +20,8 @@ from resilience.layers.limiter.settings import RateLimiterSettings
 
 TOKEN: Final = PPB
 """Units in one token."""
+_LATE_KEYS: Final = 4_096
+"""So many are in flight at a change of settings at most. For more, buckets are read by the books of those of now: too strictly."""
 
 
 class TokenClock:
@@ -33,6 +36,7 @@ class TokenClock:
         "capacity",
         "denominator",
         "floor",
+        "late",
         "numerator",
         "phase",
         "reading",
@@ -45,6 +49,7 @@ class TokenClock:
         self.reading = 0
         self._set(rate_per_s, burst, PPB)
         self.floor = -self.capacity
+        self.late: dict[Hashable | None, int] = {}
         self.follow_signal(health, now_us)
 
     # --- reading --------------------------------------------------------------------------------------------------------
@@ -85,13 +90,20 @@ class TokenClock:
     def hand_over(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The clock that goes on by new settings: refilled at the old rate up to now, less what exceeds the new capacity.
 
-        This one stands still from now on, for the calls that began under it.
+        This one stands still from now on, for the calls that began under it. What they take is booked here as well: by the
+        successor's books alone, which begin where a bucket is full by now, they would be refused what was there in their time.
         """
         successor = copy(self)
+        successor.late = {}
         successor._turn(now_us, settings.exact_rate_per_s, settings.capacity, self._factor_ppb)
         self.reading = self.read(now_us)
         self.since_us = NEVER_US
         return successor
+
+    def book_late(self, key: Hashable | None, due: int) -> None:
+        """The bucket of `key` for those who come late, of which one of them has taken."""
+        if key in self.late or len(self.late) < _LATE_KEYS:
+            self.late[key] = due
 
     def follow_signal(self, health: HealthSignal | None, now_us: int) -> None:
         """Go by another signal's factor from now on."""
