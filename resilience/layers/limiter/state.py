@@ -86,7 +86,7 @@ class LimiterState:
     def _reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
     ) -> tuple[int, int]:
-        """Under the lock. What a late call takes must be there by its own clock and by the present one, and goes into both books."""
+        """Under the lock. What a late call takes must be there by its own clock and by the present one, and is booked in both."""
         own, present = self.clock_of(settings, now_us), self.tokens
         reading = present.read(now_us)
         full = present.full(reading)
