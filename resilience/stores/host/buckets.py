@@ -11,7 +11,8 @@ from resilience.clock import Clock
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.stores.host.files import Files
-from resilience.stores.host.table import BUSY, Moved, Table
+from resilience.stores.host.records import Moved
+from resilience.stores.host.table import BUSY, Table
 from resilience.stores.host.trouble import Unusable
 from resilience.stores.host.turns import PATIENCE_US
 

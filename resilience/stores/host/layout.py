@@ -5,7 +5,7 @@
    16    the bucket of a limit without keys; the overflow bucket
    24    of each shard the record that is being written, else 0
    40    of each shard how many keys it keeps
-   64    the last 64 paces, each with its numbers
+   64    the places of 64 paces, each with its numbers
  1024    the sets, shard by shard
 
 A set holds up to 16 keys: first their digests, then their records. A key may be in one of two sets of its shard, so that all get

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from resilience.clock import SYSTEM_CLOCK
+from resilience.stores.host import descriptors
 from resilience.stores.host.place import VERSION, Place
 from resilience.stores.host.trouble import Unusable
 
@@ -116,12 +117,13 @@ class MappedFile:
 
     def _under_guard(self, size_words: int, fill: Callable[[Words], None], fits: Callable[[Words], bool]) -> tuple[mmap.mmap, int]:
         """Make the file, unless somebody else has meanwhile: one process at a time."""
-        guard = self.place.open(_GUARD, os.O_CREAT)
+        guard = self.place.open_lock(_GUARD)
         try:
             _wait_for(guard, self._patience_us)
             return self._existing(fits) or self._made(size_words, fill)
         finally:
-            os.close(guard)
+            fcntl.flock(guard, fcntl.LOCK_UN)  # a child that was forked meanwhile may have it open
+            descriptors.close(guard)
 
     def _made(self, size_words: int, fill: Callable[[Words], None]) -> tuple[mmap.mmap, int]:
         draft = f"{self.name}.new"  # only one is made at a time; one that is there was left by a process that was killed

@@ -1,6 +1,7 @@
 """The paces that the buckets of a limit go by: each is written to the file once, and buckets name it by its number.
 
-The last 64 are kept. A bucket that nobody has asked about for longer than that many changes names one that is forgotten.
+The last 63 are kept; the place of the one before is where the next is written. A bucket that nobody has asked about for longer than
+that many changes names one that is forgotten.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from resilience.stores.host.mapped import Words
 
 _LOOK_BACK: Final = 8
 _STALE: Final = RING_SIZE // 2
+_KEPT: Final = RING_SIZE - 1
 
 
 class Going(NamedTuple):
@@ -68,11 +70,11 @@ class Paces:
         if known is not None:
             return known
         words = self._words
-        if not max(0, words[PACES] - RING_SIZE) < number <= words[PACES]:
+        if not max(0, words[PACES] - _KEPT) < number <= words[PACES]:
             return None
         at = RING + number % RING_SIZE * RING_WORDS
         pace = Pace(*words[at : at + len(Pace._fields)])
-        if number <= words[PACES] - RING_SIZE or pace.denominator <= 0 or pace.numerator <= 0:
+        if number <= words[PACES] - _KEPT or pace.denominator <= 0 or pace.numerator <= 0:
             return None
         if len(self._paces) >= RING_SIZE:
             self._paces.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -12,12 +13,16 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Final
 
+from resilience.clock import SYSTEM_CLOCK
+from resilience.stores.host import descriptors
 from resilience.stores.host.trouble import Unusable
 
 VERSION: Final = 1
 """Part of every name: a process of a version that lays its files out in another way has files of its own."""
+_TRIES: Final = 5
+_PAUSE_S: Final = 0.001
 _TIME_NAMESPACE: Final = "/proc/self/ns/time"
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+OPEN_FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def bases() -> list[str]:
@@ -66,6 +71,11 @@ class Place:
         except OSError:
             return False
 
+    def touch(self) -> None:
+        """Date it anew: it is in use."""
+        with suppress(OSError):
+            os.utime(self.fd)
+
     def open(self, name: str, flags: int = 0) -> int:
         """Open a file in it for reading and writing; never a link, and never one that others can write to.
 
@@ -81,6 +91,10 @@ class Place:
             os.close(fd)
             raise
         return fd
+
+    def open_lock(self, name: str) -> int:
+        """The same for a file that is only locked: it is made if there is none. `descriptors.close` closes it."""
+        return descriptors.note(self.open(name, os.O_CREAT))
 
     def inode_of(self, name: str) -> int:
         """Which file has that name now; 0: none."""
@@ -106,20 +120,45 @@ class Place:
 
 
 def _open_in(base: str, name: str) -> tuple[int, str]:
-    outer = Path(base) / f"resilience-{os.geteuid()}"
-    for folder in (outer, outer / name):
-        with suppress(FileExistsError):
-            folder.mkdir(0o700)
-        fd = os.open(folder, _OPEN_FOLDER)
-        try:
-            _ours(os.fstat(fd), stat.S_ISDIR)
-            if folder is not outer:
-                return fd, str(folder)
-        except BaseException:
+    """A folder within this user's own in `base`, with the lock on it that keeps it from being removed (`sweep.py`)."""
+    outer_path = Path(base) / f"resilience-{os.geteuid()}"
+    outer = _folder(str(outer_path))
+    try:
+        for _ in range(_TRIES):
+            fd = _folder(name, outer)
+            if _is_kept(fd, name, outer):
+                return fd, str(outer_path / name)
             os.close(fd)
-            raise
+            SYSTEM_CLOCK.sleep(_PAUSE_S)
+    finally:
+        os.close(outer)
+    raise OSError(errno.EBUSY, "its folder is being removed by another process")
+
+
+def _folder(path: str, within: int | None = None) -> int:
+    """Open a folder of this user's alone, which is made if there is none."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700, dir_fd=within)
+    fd = os.open(path, OPEN_FOLDER, dir_fd=within)
+    try:
+        _ours(os.fstat(fd), stat.S_ISDIR)
+    except BaseException:
         os.close(fd)
-    raise AssertionError(name)
+        raise
+    return fd
+
+
+def _is_kept(fd: int, name: str, outer: int) -> bool:
+    """Take the lock of a folder that is in use. False: it is about to be removed, or has been."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, on which nobody can have one alone either
+        return True
+    with suppress(OSError):
+        return os.stat(name, dir_fd=outer, follow_symlinks=False).st_ino == os.fstat(fd).st_ino
+    return False
 
 
 def _ours(found: os.stat_result, is_kind: object) -> None:

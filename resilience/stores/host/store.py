@@ -99,6 +99,7 @@ class HostStore:
         now_us = self._clock.now_us()
         if not self._files.is_current():
             self._drop()
+        self._files.keep_house()
         self.buckets.look()
         self._count_processes(now_us)
         for signal in self._signals:

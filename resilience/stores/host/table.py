@@ -1,11 +1,7 @@
 """The buckets of one limit in a mapped file: each decision is made under the lock of its shard, in a few microseconds.
 
-What a process was doing when it was killed is never half believed: while it writes a record, a word of the shard says which, and
-whoever has the lock next and finds that word takes that one bucket to be empty. So nobody is let through too much, and it fills
-again.
-
-Only a full bucket is ever forgotten, to make room for another key in one of its two sets. Where there is no room the key shares the
-overflow bucket, and a key that is new to the table never finds more in its bucket than the overflow bucket has.
+The usual decision is written out here; all others are made in `records.py`. Where there is no room for a key it shares the overflow
+bucket.
 """
 
 from __future__ import annotations
@@ -16,20 +12,17 @@ from functools import partial
 from typing import Final
 
 from resilience.layers.limiter.questions import Answer, Away, Take
-from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Bucket, Decided, Pace, brought, decide, fresh, ttl_ms
+from resilience.layers.limiter.shared_bucket import EXACT, UNIT, Decided, Pace
 from resilience.stores.host.growth import all_taken, carry_over, is_large_enough, leave_behind
 from resilience.stores.host.layout import (
     CAP,
     MOVED,
     OVERFLOW,
     OVERFLOWED,
-    PACES,
     PLAIN,
-    RECORD_WORDS,
     SETS,
     SHARDS,
     STATE,
-    USED,
     WAYS,
     Size,
     is_sound,
@@ -39,7 +32,8 @@ from resilience.stores.host.layout import (
 from resilience.stores.host.mapped import MappedFile, Words
 from resilience.stores.host.paces import Going, Paces
 from resilience.stores.host.place import Place
-from resilience.stores.host.slots import Key, Slots, record_of
+from resilience.stores.host.records import Records
+from resilience.stores.host.slots import Key, Slots
 from resilience.stores.host.turns import LOCK, PATIENCE_US, UNLOCK, Taken, Turn, Turns
 
 KIND: Final = 1
@@ -50,10 +44,6 @@ BUSY: Final = Away("the lock of the bucket was not to be had within 5 ms", 1_000
 
 _PLAIN: Final = Key.fixed(PLAIN)
 _OVERFLOW: Final = Key.fixed(OVERFLOW)
-
-
-class Moved(Exception):
-    """Another file has taken over: open it and ask again."""
 
 
 class Table:
@@ -80,6 +70,7 @@ class Table:
         self._mask = self.size.shards - 1
         self.paces = Paces(self.words)
         self._slots = Slots(self.file, self.size)
+        self._records = Records(self.words, self._slots, self.paces, now_us)
         self._recent: dict[str, Key] = {}
 
     def _file(self, size: Size, fill: Callable[[Words], None], fits: Callable[[Words], bool]) -> MappedFile:
@@ -125,16 +116,10 @@ class Table:
         No more than makes it as empty as it could be full.
         """
         key = _PLAIN if name is None else Key(name, self._mask)
-        turn, words = self._turns[key.shard], self.words
-        with Taken(turn, waits=False) as is_ours:
+        with Taken(self._turns[key.shard], waits=False) as is_ours:
             if not is_ours:
                 return False
-            self._mend(key.shard, now_us)
-            record = self._slots.look_up(key) if key.digest else PLAIN
-            pace = self.paces.numbered(words[record + 3]) if record else None
-            if pace is not None:
-                units = words[record]
-                words[record] = max(min(units, -pace.capacity), units - tokens * UNIT)  # one word: never half written
+            self._records.charge(key, tokens, now_us)
         return True
 
     def _take(self, key: Key, going: Going, question: Take, now_us: int) -> Answer | None:
@@ -142,146 +127,50 @@ class Table:
 
         A key knows where its bucket was when it was seen last; it is looked up again if it is there no more.
         """
-        words = self.words
-        pace, number, is_usual = question.pace, going.number, going.is_steady
+        words, pace, number = self.words, question.pace, going.number
         numerator, denominator, capacity = pace.numerator, pace.denominator, pace.capacity
         least, most, patience_us = question.least, question.most, question.patience_us
-        needed = least * UNIT
         (slot, record), first, second, shard = key.found, key.first, key.second, key.shard
-        is_usual = is_usual and least > 0 and record > 0
+        needed, is_usual = least * UNIT, going.is_steady and least > 0 and record > 0
         state, turn = STATE + shard, self._turns[shard]
-        began_us = 0
+        began_us = taken = wait_us = units = 0
         while turn.held or turn[LOCK]:
             began_us = turn.pause(began_us)
             if began_us < 0:
                 return BUSY
-        # From here on there is no call on the usual way: see turns.py.
+            now_us = self._now_us()
+        # From here on there is no call on the usual way, not even for the answer: see turns.py.
         turn.held = True
         try:
             turn.is_late = False
-            if began_us:
-                now_us = self._now_us()
             if (
                 is_usual
                 and not words[state]
                 and words[record + 3] == number
                 and (not slot or (words[slot] == first and words[slot + 1] == second))
+                and (elapsed_us := now_us - words[record + 2]) >= 0
             ):
-                at_us = words[record + 2]
-                elapsed_us = now_us - at_us
-                if elapsed_us >= 0:
-                    rest = elapsed_us % denominator * numerator + words[record + 1]
-                    units = words[record] + elapsed_us // denominator * numerator + rest // denominator
-                    rest %= denominator
-                    if units >= capacity:
-                        units, rest = capacity, 0
-                    if units >= needed:
-                        taken = most if most * UNIT <= units else units // UNIT
-                        units -= taken * UNIT
-                        words[state] = record
-                        words[record] = units
-                        words[record + 1] = rest
-                        words[record + 2] = now_us
-                        words[state] = 0
-                        return Decided(taken, 0, units, False)
-                    if needed <= capacity and units > -capacity:
-                        wait_us = -((rest - (needed - units) * denominator) // numerator)
-                        if wait_us > patience_us:
-                            return Decided(0, wait_us if wait_us < EXACT else EXACT, units, False)
-            return self._take_slowly(key, number, question, now_us)
+                rest = elapsed_us % denominator * numerator + words[record + 1]
+                units = words[record] + elapsed_us // denominator * numerator + rest // denominator
+                rest %= denominator
+                if units >= capacity:
+                    units, rest = capacity, 0
+                if units >= needed:
+                    taken = most if most * UNIT <= units else units // UNIT
+                    units -= taken * UNIT
+                    words[state] = record
+                    words[record] = units
+                    words[record + 1] = rest
+                    words[record + 2] = now_us
+                    words[state] = 0
+                elif needed <= capacity and units > -capacity:
+                    wait_us = -((rest - (needed - units) * denominator) // numerator)
+            if not taken and wait_us <= patience_us:
+                return self._records.take(key, number, question, now_us)
         finally:
             turn.held = False
             turn[UNLOCK]
-
-    # --- under the lock of the shard ---------------------------------------------------------------------------------------
-
-    def _take_slowly(self, key: Key, number: int, question: Take, now_us: int) -> Answer | None:
-        self._mend(key.shard, now_us)
-        record = self._slots.look_up(key) if key.digest else key.found[1]
-        if record:
-            return self._decide(record, key.shard, number, question, now_us)
-        return self._take_for_the_first_time(key, number, question, now_us)
-
-    def _take_for_the_first_time(self, key: Key, number: int, question: Take, now_us: int) -> Answer | None:
-        pace = question.pace
-        bucket = fresh(min(question.fresh_units, self._overflow_units(question, now_us)), pace, now_us)
-        after, decided = decide(bucket, question.least, question.most, question.patience_us)
-        if ttl_ms(after) == 0:  # it is full: there is nothing to remember
-            return decided
-        slot = self._slots.room_for(key, lambda record: self._is_full(record, key.shard, question, now_us))
-        if not slot:
-            return None
-        words, state = self.words, STATE + key.shard
-        is_free = not words[slot] and not words[slot + 1]
-        record = record_of(slot)
-        words[state] = record
-        words[slot], words[slot + 1] = key.first, key.second
-        self._write(record, after, number)
-        words[USED + key.shard] += is_free
-        words[state] = 0
-        return decided
-
-    def _decide(self, record: int, shard: int, number: int, question: Take, now_us: int) -> Decided:
-        bucket = self._bucket(record, question, now_us)
-        if bucket.at_us > now_us:  # whoever wrote it has read the clock later than we did; if it is later than now, it is clamped
-            now_us = max(now_us, self._now_us())
-        bucket, decided = decide(brought(bucket, question.pace, now_us), question.least, question.most, question.patience_us)
-        if bucket.pace is not question.pace:  # others have heard of a newer one
-            number = self.words[record + 3]
-        self.words[STATE + shard] = record
-        self._write(record, bucket, number)
-        self.words[STATE + shard] = 0
-        return decided
-
-    def _bucket(self, record: int, question: Take, now_us: int) -> Bucket:
-        units, rest, at_us, number = self.words[record : record + RECORD_WORDS]
-        pace = question.pace
-        if number == 0:
-            return fresh(question.fresh_units, pace, now_us)
-        known = self.paces.numbered(number)
-        if known is None:  # so many changes ago that nobody knows what has been issued since: nothing is
-            return Bucket(min(units, pace.capacity), 0, now_us, pace)
-        bucket = Bucket(max(units, -EXACT), min(max(rest, 0), known.denominator - 1), max(0, at_us), known)
-        was_full = ttl_ms(bucket) == 0  # every store forgets it then
-        return fresh(question.fresh_units, pace, now_us) if was_full else bucket
-
-    def _write(self, record: int, bucket: Bucket, number: int) -> None:
-        words = self.words
-        words[record], words[record + 1], words[record + 2] = bucket.units, bucket.rest, bucket.at_us
-        words[record + 3] = number
-
-    def _mend(self, shard: int, now_us: int) -> None:
-        """See whether somebody was killed while writing a bucket of this shard: that one is empty now."""
-        words, state = self.words, STATE + shard
-        record = words[state]
-        if record == MOVED:
-            raise Moved
-        if record:
-            if self._slots.is_record(record):
-                words[record], words[record + 1], words[record + 2] = 0, 0, now_us
-                words[record + 3] = words[PACES]
-            words[state] = 0
-
-    def _is_full(self, record: int, shard: int, question: Take, now_us: int) -> bool:
-        bucket = self._bucket(record, question, now_us)
-        if self.paces.numbered(self.words[record + 3]) is None:
-            # Nobody knows when it will have been full. From now on, it is known.
-            self.words[STATE + shard] = record
-            self._write(record, bucket, self.paces.going.number)
-            self.words[STATE + shard] = 0
-        bucket = brought(bucket, question.pace, max(now_us, bucket.at_us))
-        return bucket.units >= bucket.pace.at(bucket.pace.step_at(bucket.at_us))[1]
-
-    def _overflow_units(self, question: Take, now_us: int) -> int:
-        """What is in the overflow bucket. Read without its lock, twice alike."""
-        words = self.words
-        if not words[OVERFLOW + 3]:
-            return question.fresh_units
-        while True:
-            seen = words[OVERFLOW : OVERFLOW + RECORD_WORDS].tolist()
-            bucket = self._bucket(OVERFLOW, question, now_us)
-            if words[OVERFLOW : OVERFLOW + RECORD_WORDS].tolist() == seen:
-                return brought(bucket, question.pace, max(now_us, bucket.at_us)).units
+        return Decided(taken, wait_us if wait_us < EXACT else EXACT, units, False)
 
     def _go_by(self, pace: Pace, now_us: int) -> Going | None:
         """Make `pace` the present one. None: the lock was not to be had."""
@@ -290,7 +179,7 @@ class Table:
             with Taken(self._turns[0]) as is_ours:
                 if not is_ours:
                     return None
-                self._mend(0, now_us)
+                self._records.mend(0, now_us)
                 self.paces.note(pace)
             going = self.paces.go_by(pace)
         return going

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
+from resilience.stores.host import descriptors
 from resilience.stores.host.place import Place
 from resilience.stores.host.trouble import Unusable
 
@@ -62,7 +63,7 @@ class Turn:
     def __del__(self) -> None:
         # Not sooner: another thread may be about to use the descriptor, whose number could be that of another file by then.
         with suppress(OSError, AttributeError):
-            os.close(self.fd)
+            descriptors.close(self.fd)
 
 
 class Taken:
@@ -102,13 +103,23 @@ class Turns:
     """
 
     def __init__(self, place: Place) -> None:
+        self._place = place
         try:
-            self._turns = tuple(_turn(place.open(f"turn.{number:02}", os.O_CREAT)) for number in range(COUNT))
+            self._turns = tuple(_turn(place.open_lock(_name(number))) for number in range(COUNT))
+            self._inodes = tuple(os.fstat(turn.fd).st_ino for turn in self._turns)
         except OSError as error:
             raise Unusable(f"{place.path}: a lock cannot be made: {error.strerror or error}") from error
 
+    def are_current(self) -> bool:
+        """Whether those who open them now have the same. A cleaner of temporary files may have removed some."""
+        return all(self._place.inode_of(_name(number)) == inode for number, inode in enumerate(self._inodes))
+
     def __getitem__(self, number: int) -> Turn:
         return self._turns[number % COUNT]
+
+
+def _name(number: int) -> str:
+    return f"turn.{number:02}"
 
 
 def _turn(fd: int) -> Turn:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -23,6 +25,7 @@ from resilience.layers.limiter.shared_bucket import Decided, pace_of
 from resilience.stores.host import HostStore, mapped, place
 from resilience.stores.host.place import Place, bases
 from resilience.stores.host.trouble import Unusable
+from resilience.stores.host.turns import COUNT
 from resilience.stores.settings import HostStoreSettings, after_file
 from resilience.testing import ManualClock
 from tests.stores.host.conftest import MakeStore
@@ -165,6 +168,59 @@ def test_files_that_a_cleaner_removed_are_made_anew_by_all(make_store: MakeStore
     one.beat()
     other.beat()
     assert [left(one), left(other), left(one)] == [4, 3, 2]
+
+
+def test_locks_that_a_cleaner_removed_are_made_anew_by_all(make_store: MakeStore, folder: Path) -> None:
+    """A lock file is never written to, so it looks older than all others. Two who lock different files would not keep apart."""
+    one, other = make_store(), make_store()
+    assert [left(one), left(other)] == [4, 3]
+    for lock in own_folder(folder).glob("turn.*"):
+        lock.unlink()
+    newcomer = make_store()
+    assert left(newcomer) == 2
+    for store in (one, other, newcomer):
+        store.beat()
+        assert left(store) >= 0
+    inodes = {os.fstat(store.buckets._plain["limit"]._turns[0].fd).st_ino for store in (one, other, newcomer)}
+    assert inodes == {place.Place("test", [str(folder)]).inode_of(f"turn.{number:02}") for number in numbers_of("limit")}
+
+
+def numbers_of(limit: str) -> list[int]:
+    """Which lock a limit without keys has."""
+    return [hashlib.blake2b(limit.encode(), digest_size=12).digest()[0] % COUNT]
+
+
+def test_a_store_that_loses_its_files_while_threads_decide_only_answers(folder: Path) -> None:
+    store = HostStore(HostStoreSettings("test", str(folder)), ManualClock(), beats=False)
+    raised: list[BaseException] = []
+    is_over = threading.Event()
+
+    def decide(number: int) -> None:
+        try:
+            while not is_over.is_set():
+                store.buckets.take(Take(f"limit {number}", None, PACE, PACE.capacity, 1))
+                store.status()
+                store.buckets.status()
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=decide, args=(number,)) for number in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            shutil.rmtree(folder / f"resilience-{os.geteuid()}", ignore_errors=True)
+            store.beat()
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before_s)
+        store.close()
+    assert raised == []
 
 
 def test_one_file_that_is_replaced_is_followed(make_store: MakeStore, folder: Path) -> None:

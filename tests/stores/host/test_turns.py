@@ -9,14 +9,16 @@ import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 import pytest
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.layers.limiter.questions import Take
 from resilience.layers.limiter.shared_bucket import Decided, pace_of
-from resilience.stores.host import HostStore, turns
+from resilience.stores.host import HostStore, descriptors, turns
+from resilience.stores.host.mapped import MappedFile
 from resilience.stores.host.place import Place
 from resilience.stores.host.store import THREAD_NAME
 from resilience.stores.host.table import BUSY
@@ -177,6 +179,73 @@ def test_a_forked_child_does_not_share_the_locks_of_its_parent(make_store: MakeS
     answer = store.buckets.take(question())
     assert isinstance(answer, Decided)
     assert answer.units == 97 * 1_000_000, "parent and child take from one bucket"
+
+
+def test_what_another_thread_has_locked_is_not_held_by_a_forked_child(make_store: MakeStore, folder: Path) -> None:
+    """In the child nobody would ever let go of it; so a parent that is killed would not free it."""
+    store = make_store()
+    assert isinstance(store.buckets.take(question()), Decided)
+    had_by_a_thread = store.buckets._plain["limit"]._turns[0], store._files._opened
+    place = Place("test", [str(folder)])
+    guard = place.open_lock("guard")
+    locks = {os.fstat(had_by_a_thread[0].fd).st_ino, os.fstat(guard).st_ino}
+    opened = frozenset((had_by_a_thread[0].fd, guard))
+
+    def child() -> bool:
+        return not locks & {os.fstat(fd).st_ino for fd in opened} and isinstance(store.buckets.take(question()), Decided)
+
+    assert in_child(child) == 0
+    assert {os.fstat(fd).st_ino for fd in opened} == locks, "the parent has them still"
+    descriptors.close(guard)
+
+
+def test_a_child_that_is_forked_without_any_descriptor_left_lets_go_too(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    guard = Place("test", [str(folder)]).open_lock("guard")
+
+    def child() -> bool:
+        monkeypatch.setattr(os, "devnull", "/none")
+        descriptors.note(guard)
+        descriptors._after_fork_in_child()
+        descriptors._after_fork_in_child()  # has nothing to do
+        return not Path(f"/dev/fd/{guard}").exists()
+
+    assert in_child(child) == 0
+    descriptors.close(guard)
+
+
+def test_files_can_be_made_while_a_child_lives_that_was_forked_in_the_making_of_one(make_store: MakeStore, folder: Path) -> None:
+    """Its copy of the open file would keep the lock, if the parent only closed its own."""
+    copies: list[int] = []
+
+    def fill(words: memoryview) -> None:
+        place = Place("test", [str(folder)])
+        (guard,) = (fd for fd in descriptors._open if os.fstat(fd).st_ino == place.inode_of("guard"))
+        copies.append(os.dup(guard))  # as a child has it in which no hook has run
+
+    MappedFile(Place("test", [str(folder)]), "some", 512, 9, fill).close()
+    store = make_store()
+    store.buckets.prepare("limit", None)
+    assert store.buckets.status()["trouble"] is None
+    os.close(copies[0])
+
+
+def test_the_usual_decision_makes_no_call_while_it_has_the_lock(store: HostStore) -> None:
+    """CPython changes threads at calls: whoever waits for the processor with a lock in hand has all others wait as well."""
+    for key in (None, "somebody"):
+        for _ in range(2):  # the first makes the bucket, the second finds it
+            store.buckets.take(question(key))
+        table = (store.buckets._plain if key is None else store.buckets._keyed)["limit"]
+        called: list[str] = []
+
+        def look(frame: FrameType, event: str, what: Any, turns: Any = table._turns, called: list[str] = called) -> None:
+            if event in ("call", "c_call") and any(turn.held for turn in turns):
+                called.append(f"{event} {getattr(what, '__name__', frame.f_code.co_name)}")
+
+        sys.setprofile(look)
+        answers = [store.buckets.take(question(key)) for _ in range(102)]
+        sys.setprofile(None)
+        assert [isinstance(answer, Decided) and answer.taken for answer in answers] == [1] * 98 + [0] * 4
+        assert called == []
 
 
 def test_a_fork_finds_no_thread_of_the_store(folder: Path) -> None:
