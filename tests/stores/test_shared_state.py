@@ -60,6 +60,23 @@ def test_a_phase_that_climbs_begins_by_the_clock_of_the_store(clock: ManualClock
     assert (pace.at(0), pace.at(14)) == ((30, 24 * UNIT), (100, 80 * UNIT))
 
 
+@pytest.mark.parametrize("set_by_s", [-3_600, 3_600])
+def test_recovery_goes_on_where_it_was_when_the_clock_of_the_store_is_set(clock: ManualClock, set_by_s: int) -> None:
+    health, hold = HealthSignal(clock=clock), Hold()
+    state = state_of(clock, health)
+    state.buckets.offset_us = 10**15  # type: ignore[misc]
+    health.opened(hold, clock.now_us(), None)
+    health.closed(hold, clock.now_us())
+    clock.advance(130.0)
+    pace = state.question(None, 1, clock.now_us()).pace
+    assert pace.step_at(clock.now_us() + state.buckets.offset_us) == 2
+    state.buckets.offset_us += 20_000  # type: ignore[misc]  # as well as it is known
+    assert state.question(None, 1, clock.now_us()).pace is pace
+    state.buckets.offset_us += set_by_s * 1_000_000  # type: ignore[misc]
+    pace = state.question(None, 1, clock.now_us()).pace
+    assert pace.step_at(clock.now_us() + state.buckets.offset_us) == 2
+
+
 def test_a_bucket_that_nobody_knows_is_not_filled_by_recovery(clock: ManualClock) -> None:
     health, hold = HealthSignal(clock=clock), Hold()
     state = state_of(clock, health, rate_per_s=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 from resilience.health import HealthSignal
 from resilience.layers.limiter.questions import Buckets, Take
@@ -14,6 +14,8 @@ from resilience.layers.limiter.tokens import TOKEN
 
 OnStoreError = Literal["local", "open", "closed"]
 """What a limit does while its store is away: go by a local share of it, let all through, or refuse all."""
+_CLOCK_WAS_SET_US: Final = 1_000_000
+"""A store's clock that is so far from where it was has been set, or is heard of for the first time; by less, it is not known."""
 
 
 class SharedLimiterState(LimiterState):
@@ -41,6 +43,7 @@ class SharedLimiterState(LimiterState):
         self.last: Decided | None = None
         self._pace: Pace | None = None
         self._paced_for: tuple[object, ...] = ()
+        self._paced_offset_us = 0
         buckets.prepare(name, _most_keys(settings))
 
     def question(self, key: str | None, cost: int, now_us: int, patience_us: int = 0, timeout_us: int = 1 << 62) -> Take:
@@ -61,10 +64,11 @@ class SharedLimiterState(LimiterState):
         epoch = 0 if health is None else health.epoch
         before, offset_us = self._paced_for, self.buckets.offset_us
         is_same_view = self._pace is not None and before[0] is settings and before[1] is phase and before[2] == epoch
-        if self._pace is None or not is_same_view or before[3] != bool(offset_us):  # which is 0 before the store was first heard of
+        if self._pace is None or not is_same_view or abs(offset_us - self._paced_offset_us) >= _CLOCK_WAS_SET_US:
             start_us = 0 if phase is None else max(0, phase.start_us + offset_us)
             self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
-            self._paced_for = (settings, phase, epoch, bool(offset_us))
+            self._paced_for = (settings, phase, epoch)
+            self._paced_offset_us = offset_us
         return self._pace
 
     def share_settings(self, now_us: int) -> RateLimiterSettings:

@@ -79,6 +79,8 @@ class Courier:
         """In a forked child: the thread and the door are the parent's."""
         self._lock = threading.Lock()
         self._thread = None
+        for side in self._door or ():
+            side.close()
         self._door = None
 
     # --- in the thread --------------------------------------------------------------------------------------------------------
