@@ -120,7 +120,8 @@ class FleetHealthSignal(HealthSignal):
     """A health signal that follows the board of a store.
 
     An opening of its own breakers cuts at once, and the board makes it the fleet's incident. That incident is one more hold on this
-    signal, which lets go `every_s` after the board was last heard of: without its store, a process does not stay cut for ever.
+    signal, which lets go `every_s` after the board was last heard of, and not before marks lapse: without its store, a process does
+    not stay cut for ever.
     """
 
     def __init__(self, board: Wakes, *, quorum: int = 1, settings: HealthSettings, name: str, clock: Clock) -> None:
@@ -226,7 +227,7 @@ class FleetHealthSignal(HealthSignal):
         self._seen = state
         if state.in_incident:
             self._incidents += not self._holds
-            self._fleet.from_us = now_us
+            self._fleet.from_us = now_us + max(0, LAPSES_US - self._every_us)
             self._holds |= self._short_of_quorum | {self._fleet}
             self._short_of_quorum.clear()
         elif self.quorum > 1:

@@ -277,6 +277,22 @@ def test_without_the_store_what_was_seen_last_goes_on(fleet: Fleet) -> None:
     assert all(factor > 0.3 for factor in fleet.factors), "nobody stays cut for ever"
 
 
+def test_short_steps_of_recovery_let_nobody_off_between_two_readings_of_the_board() -> None:
+    fleet = Fleet(every_s=0.1, recover=1.0)
+    fleet.processes[0].open()
+    fleet.run(1.0)
+    for _ in range(4):
+        for process in fleet.processes[1:]:
+            process.clock.advance(0.24)
+            assert process.signal.factor == 0.3
+    fleet.run(1.0)
+    fleet.store.is_away = True
+    fleet.run(4.0)
+    assert fleet.factors == [0.3] * 4
+    fleet.run(2.0)
+    assert fleet.factors == [0.3, 1.0, 1.0, 1.0], "its own breaker's process alone"
+
+
 def test_a_quorum_is_not_waited_for_without_the_store() -> None:
     fleet = Fleet(quorum=2)
     fleet.processes[0].open()
