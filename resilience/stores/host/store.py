@@ -23,6 +23,8 @@ log = logging.getLogger("resilience")
 THREAD_NAME: Final = "resilience-host"
 BEAT_S: Final = 0.4
 """How often marks are renewed, the board is read and files are looked after."""
+_SOON_S: Final = 0.05
+"""The same where the lock of a board was not to be had."""
 _AWAY_US: Final = 2 * US_PER_S
 _QUIET_US: Final = 5 * US_PER_S
 _MOST_TELLS: Final = 8
@@ -51,6 +53,7 @@ class HostStore:
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
         self._is_closed = False
         self._late_told = 0
+        self._has_missed = False
         self._trouble_us: int | None = None
         self._is_forking = False
         enrol(self)
@@ -96,7 +99,7 @@ class HostStore:
 
     def beat(self) -> None:
         """Look after the files, renew what must be renewed, and read what others have written."""
-        now_us = self._clock.now_us()
+        now_us, self._has_missed = self._clock.now_us(), False
         if not self._files.is_current():
             self._drop()
         self._files.keep_house()
@@ -105,6 +108,11 @@ class HostStore:
         for signal in self._signals:
             self._exchange(signal, now_us)
         self._tell(now_us)
+
+    @property
+    def next_beat_s(self) -> float:
+        """When to beat next, unless there is news."""
+        return _SOON_S if self._has_missed else BEAT_S
 
     def _tell(self, now_us: int) -> None:
         """Tell once that something is wrong, and once that nothing has been for a while."""
@@ -140,6 +148,7 @@ class HostStore:
             mark, openings = signal.mark(now_us)
             state = None if board is None else board.renew(self._process, mark, now_us)
             if state is None:
+                self._has_missed = board is not None
                 if now_us - self._heard_us.get(signal.name, 0) > _AWAY_US:
                     signal.away(now_us)
                 return
@@ -184,7 +193,7 @@ class HostStore:
                     log.exception("the store of the host could not be kept up to date; tried again in %s s", BEAT_S)
                 told = repr(error)
             with suppress(Empty):
-                self._orders.get(timeout=BEAT_S)
+                self._orders.get(timeout=self.next_beat_s)
 
     # --- ends --------------------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,19 @@ def test_a_process_that_starts_takes_what_is_there(start: Start) -> None:
     assert start().factor == pytest.approx(0.3)
 
 
+def test_a_board_whose_lock_was_not_to_be_had_is_asked_again_soon(start: Start) -> None:
+    one, two = start(), start()
+    one.open(None)
+    beat(one)
+    turn = two.store._boards["default"]._turn
+    turn.held, turn.is_late = True, True
+    beat(two)
+    assert (two.factor, two.store.next_beat_s) == (1.0, 0.05)
+    turn.held = False
+    beat(two)
+    assert (two.factor, two.store.next_beat_s) == (0.3, 0.4)
+
+
 def test_who_leaves_takes_its_mark_along(start: Start) -> None:
     one, two = start(), start()
     one.open(None)
