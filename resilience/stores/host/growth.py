@@ -6,6 +6,7 @@ in the middle leaves the old file as it was.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
@@ -39,14 +40,14 @@ _PAUSE_S: Final = 0.001
 
 @contextmanager
 def all_taken(turns: tuple[Turn, ...]) -> Iterator[None]:
-    """Take every lock of a table, in their order, so that two who do so do not wait for each other.
+    """Take every lock of a table, in the order of their files, so that two processes that do so do not wait for each other.
 
     Raises:
         Unusable: one was not to be had within a second; none is taken.
     """
     until_us = SYSTEM_CLOCK.now_us() + _PATIENCE_US
     with ExitStack() as taken:
-        for turn in sorted(set(turns), key=lambda turn: turn.fd):
+        for turn in sorted(set(turns), key=lambda turn: os.fstat(turn.fd).st_ino):
             while not taken.enter_context(Taken(turn)):
                 if SYSTEM_CLOCK.now_us() > until_us:
                     raise Unusable("the table cannot move to where it has more room: another process holds a lock of it")
