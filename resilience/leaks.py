@@ -25,7 +25,7 @@ from resilience.layers.base import Wait
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.registry import members
-from resilience.stores.base import LANE_TASK, STORE_THREAD
+from resilience.stores.base import CONNECT_THREAD, LANE_TASK, STORE_THREAD
 from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
@@ -269,7 +269,7 @@ class LeakGuard:
 
     def _threads(self) -> Iterator[str]:
         for thread in threading.enumerate():
-            if thread.name in (WATCH_THREAD, STORE_THREAD):
+            if thread.name in (WATCH_THREAD, STORE_THREAD, CONNECT_THREAD):
                 continue  # the process's own, for as long as some middleware or toolkit follows its file or shares a store
             if thread not in self._known_threads and thread is not threading.current_thread():
                 stands = sys._current_frames().get(thread.ident or 0)

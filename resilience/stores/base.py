@@ -9,6 +9,8 @@ from resilience.layers.limiter.questions import Buckets
 
 STORE_THREAD: Final = "resilience-store"
 """What the thread of a store is called."""
+CONNECT_THREAD: Final = "resilience-store-connect"
+"""What the thread is called that makes a connection for a call."""
 LANE_TASK: Final = "resilience-store-lane"
 """What the task is called that makes an event loop's trips to a store."""
 

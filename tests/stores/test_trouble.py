@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from resilience import Pipeline, RateLimited, StoreChanged, subscribe
+from resilience.stores.base import CONNECT_THREAD, STORE_THREAD
 from resilience.stores.redis.lines import AsyncLine, Trouble
 from resilience.stores.redis.scripts import RENEW
 from resilience.stores.redis.store import RedisStore
@@ -329,6 +330,55 @@ def test_a_half_open_connection_is_given_up(proxy: FaultProxy, name: str) -> Non
         some(caller, 30)
         assert store.breaker.state != "closed"
         proxy.is_deaf = False
+        eventually(lambda: is_shared(caller), 10.0)
+
+
+@pytest.mark.parametrize("ending", ["it is found", "it is not known"])
+def test_a_name_that_is_long_in_being_looked_up_is_not_waited_for(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The system's own look-up knows no limit of time."""
+    is_over, look_up, asked = threading.Event(), socket.getaddrinfo, list[object]()
+
+    def slowly(host: object, *rest: Any, **options: Any) -> Any:
+        asked.append(host)
+        assert is_over.wait(60)
+        if ending == "it is not known":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up("127.0.0.1", *rest, **options)
+
+    def connecting() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == CONNECT_THREAD]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with redis_store(f"redis://somewhere.internal:{server.port}/0", name) as store:
+        caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=10))
+        some(caller, 5)
+        assert max(caller.took_s) < 5.0, "the look-up never ends by itself"
+        assert caller.limiter.shared.without_store == 5
+        assert len(connecting()) <= 2, "then the store is asked no more"
+        is_over.set()
+        eventually(lambda: not connecting())
+        if ending == "it is found":
+            eventually(lambda: is_shared(caller), 10.0)
+    assert set(asked) == {"somewhere.internal"}
+
+
+def test_without_a_thread_to_be_had_there_is_no_connection(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that allows few processes. The store's thread is had later, and then the server."""
+    refused: list[str] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.append(thread.name)
+        raise RuntimeError("can't start new thread")
+
+    with redis_store(server.url, name) as store:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        caller = Caller(limiter_over(store, rate_per_s=HOUR, burst=10))
+        assert some(caller, 3) == ["admitted"] * 3
+        assert caller.limiter.shared.without_store == 3
+        assert refused.count(STORE_THREAD) <= 1, "it is tried once a second"
+        monkeypatch.undo()
         eventually(lambda: is_shared(caller), 10.0)
 
 

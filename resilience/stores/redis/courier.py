@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from resilience.clock import US_PER_S
+from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.stores.base import STORE_THREAD
 
 log = logging.getLogger("resilience")
@@ -40,14 +40,20 @@ class Courier:
         self._ended = False
         self._door: tuple[socket.socket, socket.socket] | None = None
         self._last_error = ""
+        self._next_try_us = 0
 
-    def ensure(self) -> None:
-        """Start the thread where it should run and does not."""
-        if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
-            return
+    def ensure(self) -> bool:
+        """Start the thread where it should run and does not; what fails is tried again after a second.
+
+        Returns whether it runs, or is at its end.
+        """
+        if self._runs():
+            return True
         with self._lock:
-            if self._ended or (self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()):
-                return
+            if self._ended or self._runs():
+                return True
+            if self._pid == os.getpid() and SYSTEM_CLOCK.now_us() < self._next_try_us:
+                return False
             self._pid = os.getpid()
             self._door = socket.socketpair()
             for side in self._door:
@@ -57,7 +63,14 @@ class Courier:
                 self._thread.start()
             except RuntimeError as error:  # no thread to be had, or the interpreter is about to end
                 self._thread = None
+                self._shut_door()
+                self._next_try_us = SYSTEM_CLOCK.now_us() + EVERY_US
                 log.warning("the store's thread cannot run for now: %s", error)
+
+            return self._thread is not None
+
+    def _runs(self) -> bool:
+        return self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()
 
     def wake(self) -> None:
         """Have the errand run next. It never waits."""
@@ -79,9 +92,12 @@ class Courier:
         """In a forked child: the thread and the door are the parent's."""
         self._lock = threading.Lock()
         self._thread = None
-        for side in self._door or ():
+        self._shut_door()
+
+    def _shut_door(self) -> None:
+        door, self._door = self._door, None
+        for side in door or ():
             side.close()
-        self._door = None
 
     # --- in the thread --------------------------------------------------------------------------------------------------------
 
@@ -101,9 +117,7 @@ class Courier:
                             heard = None
                         self._heard(is_open)
         if self._door is not None and self._door[0] is door:
-            for side in self._door:
-                side.close()
-            self._door = None
+            self._shut_door()
 
     def _listen(self, selector: selectors.BaseSelector, heard: socket.socket | None) -> socket.socket | None:
         """Listen to the channel of changes, where there is one now. Without it, the reading once a second is soon enough."""

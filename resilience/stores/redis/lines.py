@@ -14,6 +14,7 @@ from typing import Any, Final
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.address import async_connections, sync_connections
+from resilience.stores.redis.hurry import in_time
 from resilience.stores.settings import RedisStoreSettings
 
 _READ_SIZE: Final = 65_536
@@ -54,9 +55,11 @@ class Lines:
         connection = self._take(self._patient if is_patient else self._quick)
         try:
             if connection._sock is None:
-                connection.connect()
                 if is_patient:
+                    connection.connect()
                     deadline_us = _CLOCK.now_us() + timeout_us
+                else:
+                    in_time(connection.connect, connection.disconnect, _left_s(deadline_us))
             sock: socket.socket = connection._sock
             try:
                 reply = _exchange(sock, command, deadline_us)
@@ -191,7 +194,7 @@ def trouble_of(error: Exception) -> Trouble:
         return Trouble(f"the server says {_CODES[name]}")
     if name == "ResponseError":
         return error_reply(str(error).encode())
-    if "Timeout" in name or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
+    if "Timeout" in name or name == "TooLate" or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
         return Trouble("no answer in time")
     return Trouble(f"no connection ({name})")
 

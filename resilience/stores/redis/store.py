@@ -125,8 +125,8 @@ class RedisStore:
         self._courier.wake()
 
     def _begin(self) -> None:
-        """This process decides from now on, and counts as a worker."""
-        self._decides = True
+        """This process decides from now on, and counts as a worker. Without its thread it does not: that is tried again."""
+        self._decides = self._courier.ensure()
         self.wake()
 
     # --- health --------------------------------------------------------------------------------------------------------------
