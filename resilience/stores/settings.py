@@ -28,12 +28,17 @@ class HostStoreSettings:
 
     name: str | None = option(Kind.TEXT, f"{_NAME}; not set: the path of the configuration file", default=None, optional=True)
     directory: str | None = option(
-        Kind.TEXT, "where its files are; not set: where the machine keeps what need not last", default=None, optional=True
+        Kind.TEXT,
+        "where its files are, an absolute path; not set: where the machine keeps what need not last",
+        default=None,
+        optional=True,
     )
     quorum: int = option(Kind.COUNT, _QUORUM, default=1, minimum=1, maximum=10_000)
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.directory is not None and not Path(self.directory).is_absolute():  # workers may have different working directories
+            raise ValueError(f"HostStoreSettings.directory: must be an absolute path, such as /run/shop, got {self.directory!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,13 @@ def test_what_is_wrong_with_a_store_is_told_at_its_place(store: str, found: str)
     assert complaints(f"version: 1\nstore: {store}\n") or "http" in store, "an editor that goes by the schema sees it too"
 
 
+@pytest.mark.parametrize("directory", ["run", "./run", "~/run"])
+def test_workers_look_for_their_files_in_one_place(directory: str) -> None:
+    """A relative path would lead each to another one, by its working directory."""
+    (told,) = faults(f"version: 1\nstore: {{host: {{directory: {directory}}}}}\n")
+    assert "store.host.directory: must be an absolute path, such as /run/shop, got '" in told
+
+
 def test_an_address_is_never_told() -> None:
     settings = RedisStoreSettings(URL)
     assert "secret" not in repr(settings)
