@@ -207,8 +207,9 @@ class FleetHealthSignal(HealthSignal):
         with self._lock:
             self._is_away = False
             self._has_new_settings = False
-            is_refused = openings > self._openings_told and self._incident and not state.in_incident
-            if is_refused:  # a probe failed after the incident that its breaker was marked with: that is a new one
+            present = state.incident if state.in_incident else 0
+            is_refused = openings > self._openings_told and self._incident and self._incident != present
+            if is_refused:  # a probe failed after the incident of its breaker's mark: that is of the present one, or a new one
                 self._incident = 0
                 return False
             self._openings_told = openings
@@ -217,7 +218,7 @@ class FleetHealthSignal(HealthSignal):
             events = self._advance(now_us)
             self._take_over(state, now_us, offset_us)
             has_own = any(hold is not self._fleet for hold in (*self._holds, *self._short_of_quorum))
-            self._incident = (self._incident or state.incident * state.in_incident) if has_own else 0
+            self._incident = (self._incident or present) if has_own else 0
             has_fallen = self.phase.factor_ppb_at(now_us) < self._told_ppb
             events += self._tell("incident" if has_fallen else "recovery", now_us)
         emit(events)

@@ -181,6 +181,29 @@ def test_a_probe_that_fails_after_the_end_is_a_new_incident(fleet: Fleet) -> Non
     assert fleet.factors == [0.3] * 4
 
 
+def test_a_probe_that_fails_in_the_next_incident_is_a_part_of_that(fleet: Fleet) -> None:
+    """Its process was stopped while the incident ended that its breaker was marked with, and holds the next one as others do."""
+    sleeper, other = fleet.processes[1], fleet.processes[2]
+    sleeper.open()
+    fleet.run(2.0)
+    sleeper.is_stopped = True
+    fleet.run(10.0)
+    other.open()
+    fleet.run(1.0)
+    sleeper.is_stopped = False
+    fleet.run(1.0)
+    assert set(fleet.store.board.marks) == {other.name}, "that its breaker is open still is no news"
+    sleeper.open()
+    fleet.run(1.0)
+    other.close()
+    fleet.run(2 * MINUTE_S)
+    assert fleet.factors == [0.3] * 4
+    assert fleet.incidents == 2
+    sleeper.close()
+    fleet.run(MINUTE_S + 1)
+    assert fleet.factors == [0.35] * 4
+
+
 def test_a_store_that_forgets_is_told_again(fleet: Fleet) -> None:
     fleet = Fleet(floor=0.01)
     fleet.processes[2].open()
