@@ -37,7 +37,7 @@ class Clock(Protocol):
         """The monotonic instant in microseconds."""
 
     def wall_s(self) -> float:
-        """Seconds since the Unix epoch, for HTTP dates and log records only."""
+        """Seconds since the Unix epoch, for HTTP dates, log records and the age of files only."""
 
     def sleep(self, duration_s: float) -> None:
         """Block this thread for `duration_s` seconds."""

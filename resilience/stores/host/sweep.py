@@ -11,11 +11,11 @@ import fcntl
 import os
 import re
 import secrets
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from resilience.clock import SYSTEM_CLOCK
 from resilience.stores.host.place import OPEN_FOLDER
 
 KEPT_S: Final = 86_400
@@ -30,7 +30,7 @@ def sweep(own: str, now_s: float | None = None) -> None:
         own: the path of a folder that is in use.
         now_s: the time by which files are dated; default the present.
     """
-    now_s = time.time() if now_s is None else now_s
+    now_s = SYSTEM_CLOCK.wall_s() if now_s is None else now_s
     with suppress(OSError):
         outer = os.open(Path(own).parent, OPEN_FOLDER)
         try:
