@@ -12,10 +12,6 @@ from collections.abc import Callable
 from resilience.stores.base import CONNECT_THREAD
 
 
-class TooLate(Exception):
-    """It was not done in time."""
-
-
 class _Work:
     """What a thread of its own does. Whoever comes second, it or its caller's patience, lets go of what was made."""
 
@@ -45,7 +41,7 @@ class _Work:
             with self._lock:
                 self._is_given_up = not self._is_done.is_set()
         if self._is_given_up:
-            raise TooLate
+            raise TimeoutError
         if self._error is not None:
             raise self._error
 
@@ -54,7 +50,7 @@ def in_time(do: Callable[[], object], undo: Callable[[], object], timeout_s: flo
     """Have `do` done by a thread. If it takes longer, it goes on without its caller, and `undo` ends it.
 
     Raises:
-        TooLate: it takes longer.
+        TimeoutError: it takes longer.
         Exception: whatever `do` raises.
     """
     work = _Work(do, undo)

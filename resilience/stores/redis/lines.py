@@ -194,7 +194,7 @@ def trouble_of(error: Exception) -> Trouble:
         return Trouble(f"the server says {_CODES[name]}")
     if name == "ResponseError":
         return error_reply(str(error).encode())
-    if "Timeout" in name or name == "TooLate" or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
+    if "Timeout" in name or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
         return Trouble("no answer in time")
     return Trouble(f"no connection ({name})")
 
