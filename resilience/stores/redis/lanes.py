@@ -186,7 +186,7 @@ class LoopLane:
             return self._store.breaker.away("no time left to ask the store")
 
     def end(self) -> None:
-        """From any thread: its store is no longer asked. The task ends once nobody waits."""
+        """From any thread: its node is no longer asked. The task ends once nobody waits."""
         self._has_ended = True
         with contextlib.suppress(RuntimeError):  # its loop has ended
             self._loop.call_soon_threadsafe(self._wake)
