@@ -7,7 +7,6 @@ loop, in which a task of its own does. So a process never has more than a few co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import threading
 from collections.abc import Sequence
@@ -166,14 +165,14 @@ class LoopLane:
         self._pending: list[tuple[Take, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
-        self._has_ended = False
 
     async def ask(self, question: Take) -> Answer:
         """Answer, suspending this task. A caller that is cancelled leaves the trip to the others."""
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._pending.append((question, future))
         if self._news is not None:
-            self._wake()
+            if not self._news.done():
+                self._news.set_result(None)
         elif self._task is None or self._task.done():
             # In a context of its own: it outlives the call that happens to be the first.
             self._task = self._loop.create_task(self._serve(), name=LANE_TASK, context=contextvars.Context())
@@ -185,26 +184,15 @@ class LoopLane:
         except TimeoutError:
             return self._store.breaker.away("no time left to ask the store")
 
-    def end(self) -> None:
-        """From any thread: its node is no longer asked. The task ends once nobody waits."""
-        self._has_ended = True
-        with contextlib.suppress(RuntimeError):  # its loop has ended
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
     async def _serve(self) -> None:
         """Make trips while anybody asks. It ends when its loop ends, which cancels it, and closes its connection then."""
         line = AsyncLine(self._store.settings)
         try:
-            while self._pending or not self._has_ended:
+            while True:
                 if not self._pending:
                     self._news = self._loop.create_future()
                     await self._news
                     self._news = None
-                    continue
                 batch, self._pending = self._pending[:MOST_TOGETHER], self._pending[MOST_TOGETHER:]
                 if not await self._trip(line, batch):
                     batch += self._pending

@@ -274,8 +274,6 @@ class RedisStore:
             renewal = Renewal(self.settings.name, self._process, -1, self._last_marks())
             self._trip(self.breaker.admit(), renewal.call(), partial(renewal.call, whole=True))
         self._unsubscribe()
-        for lane in list(self._loops.values()):
-            lane.end()
         self._lines.close()
 
     def _last_marks(self) -> list[Any]:
