@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ store: {store}
 DURATION_S = by_length(3.0, 10.0)
 
 
-def check(path: Path, store: str, least: float, *options: str) -> None:
+def check(path: Path, store: str, least: float, record: Callable[[str, object], None], *options: str) -> None:
     """Offer four times the limit and more, and compare what was admitted with the bound."""
     path.write_text(CONFIG.format(store=store), encoding="utf-8")
     with gunicorn(path, *options) as port:
@@ -33,6 +34,8 @@ def check(path: Path, store: str, least: float, *options: str) -> None:
             pytest.skip("this machine is too busy to ask more than the limit allows")
     bound = 100 + 100 * found.lasted_s
     admitted = sum(found.admitted.values())
+    told = f"{admitted} of {sum(found.offered.values())} in {found.lasted_s:.2f} s: {admitted / bound:.4f}, shares {found.fairness:.2f}"
+    record("size", f"{told}, {found.without_store} without the store")
     assert set(found.statuses) == {200, 429}, found
     assert admitted <= bound + found.without_store, found
     assert admitted >= least * bound, found
@@ -47,7 +50,13 @@ FORMS = [("strict", 0.97, PRELOAD), ("lease", 0.95, ()), *by_length([], [("stric
 @pytest.mark.soak
 @pytest.mark.parametrize(("mode", "least", "options"), FORMS, ids=[" ".join((mode, *options)) for mode, _, options in FORMS])
 def test_four_workers_admit_what_one_bucket_allows(
-    server: Server, tmp_path: Path, name: str, mode: str, least: float, options: tuple[str, ...]
+    server: Server,
+    tmp_path: Path,
+    name: str,
+    mode: str,
+    least: float,
+    options: tuple[str, ...],
+    record_property: Callable[[str, object], None],
 ) -> None:
     store = f"{{redis: {{url: '{server.url}', name: {name}, mode: {mode}}}}}"
-    check(tmp_path / "resilience.yaml", store, least, *options)
+    check(tmp_path / "resilience.yaml", store, least, record_property, *options)

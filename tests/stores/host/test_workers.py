@@ -47,8 +47,10 @@ def test_four_workers_admit_what_one_limit_allows(
     came = [answer.came_us for answer in answers]
     seconds = (max(came) - min(came)) / 1e6
     admitted = sum(answer.status == 200 for answer in answers)
-    record_property("size", f"{admitted} of {len(answers)} in {seconds:.2f} s: {admitted / (BURST + RATE_PER_S * seconds):.4f}")
+    offered, had = shares(answers)
+    fairness = min(had[worker] / offered[worker] for worker in offered)
+    told = f"{admitted} of {len(answers)} in {seconds:.2f} s: {admitted / (BURST + RATE_PER_S * seconds):.4f}"
+    record_property("size", f"{told}, shares {fairness:.2f}")
     assert len(answers) >= 4 * RATE_PER_S * seconds
     assert 0.97 <= admitted / (BURST + RATE_PER_S * seconds) <= 1.0, (admitted, seconds)
-    offered, had = shares(answers)
     assert all(had[worker] >= offered[worker] / 2 for worker in offered), (offered, had)
