@@ -34,8 +34,8 @@ def check(path: Path, store: str, least: float, record: Callable[[str, object], 
             pytest.skip("this machine is too busy to ask more than the limit allows")
     bound = 100 + 100 * found.lasted_s
     admitted = sum(found.admitted.values())
-    told = f"{admitted} of {sum(found.offered.values())} in {found.lasted_s:.2f} s: {admitted / bound:.4f}, shares {found.fairness:.2f}"
-    record("size", f"{told}, {found.without_store} without the store")
+    told = f"{admitted} of {sum(found.offered.values())} in {found.lasted_s:.2f} s: {admitted / bound:.4f}"
+    record("size", f"{told}, shares {found.fairness:.2f}, {found.without_store} without the store")
     assert set(found.statuses) == {200, 429}, found
     assert admitted <= bound + found.without_store, found
     assert admitted >= least * bound, found
