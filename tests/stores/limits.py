@@ -26,12 +26,18 @@ def redis_store(url: str, name: str, *, is_patient: bool = True, **settings: Any
     """
     store = RedisStore(RedisStoreSettings(url, name=name, **settings))
     if is_patient:
-        store.timeout_us = 5_000_000
-        store._lines._quick = store._lines._patient
+        be_patient(store)
     try:
         yield store
     finally:
         store.close()
+
+
+def be_patient(store: RedisStore) -> None:
+    """Let a store wait for as long as it takes, for connections too."""
+    store.timeout_us = 5_000_000
+    for node in store.servers.nodes:
+        node.lines._quick = node.lines._patient
 
 
 def limiter_over(

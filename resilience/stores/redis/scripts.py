@@ -46,9 +46,13 @@ RENEW: Final = Script("renew.lua")
 
 
 class Questions:
-    """Questions that are decided in one call, in order: each bucket is read and written once."""
+    """Questions that are decided in one call, in order: each bucket is read and written once.
 
-    def __init__(self, prefix: str, questions: Sequence[Take]) -> None:
+    `is_asking`: a node of a cluster is asked out of turn, while it takes over the slot.
+    """
+
+    def __init__(self, prefix: str, questions: Sequence[Take], *, is_asking: bool = False) -> None:
+        self.is_asking = is_asking
         self._count = len(questions)
         if self._count == 1:
             (only,) = questions
@@ -117,12 +121,19 @@ def _key(prefix: str, *parts: str) -> bytes:
     return f"{prefix}:{':'.join(parts[:-1])}:{{{parts[-1]}}}".encode("utf-8", "surrogatepass")
 
 
+def board_key(prefix: str) -> bytes:
+    """One of the keys of a board."""
+    return f"{{{prefix}}}:workers".encode("utf-8", "surrogatepass")
+
+
 class Renewal:
     """What a process tells the board of all its signals, and what the board answers. All keys of a board are in one slot."""
 
+    is_asking = False
+
     def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[tuple[str, Mark]], *, is_told: bool = True) -> None:
         board = f"{{{prefix}}}:health"
-        self.keys = [f"{{{prefix}}}:workers".encode()]
+        self.keys = [board_key(prefix)]
         self.arguments = [process.encode(), b"%d" % decides, channel(prefix)]
         for signal, mark in marks:
             self.keys += [f"{board}:{signal}:state".encode(), f"{board}:{signal}:marks".encode()]

@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey, as one process sees it."""
+"""The store in Redis or Valkey, one server or a cluster, as one process sees it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ import os
 import threading
 import uuid
 from collections import deque
-from functools import partial
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
+from resilience.clock import SYSTEM_CLOCK, Clock, to_us
 from resilience.fleet_health import FleetHealthSignal
 from resilience.layers.breaker.machine import Ticket
-from resilience.layers.limiter.questions import Answer, Take
+from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.registry import enrol
-from resilience.stores import timing
+from resilience.stores.redis.bundle import Bundle
+from resilience.stores.redis.cluster import Cluster
 from resilience.stores.redis.courier import EVERY_US, Courier
-from resilience.stores.redis.lanes import MOST_TOGETHER, LoopLane, ThreadLane
+from resilience.stores.redis.lanes import MOST_TOGETHER, Told, told
 from resilience.stores.redis.leases import Leases
-from resilience.stores.redis.lines import Lines, Trouble
-from resilience.stores.redis.scripts import Questions, Renewal, channel
-from resilience.stores.settings import RedisStoreSettings
+from resilience.stores.redis.node import Node
+from resilience.stores.redis.replies import Divided, Elsewhere, Trouble
+from resilience.stores.redis.scripts import Renewal, channel
+from resilience.stores.redis.servers import MOST_HOPS, OneServer, Servers
+from resilience.stores.settings import CLUSTERS, RedisStoreSettings
 from resilience.stores.trouble import RETRY_US, StoreBreaker
 
 _MOST_RETURNS: Final = 10_000
 """Returns that wait for the thread; beyond, tokens stay spent."""
+_NOBODY: Final = Away("no node of the cluster serves its slot", RETRY_US)
+_UNSETTLED: Final = Away("the nodes of the cluster do not agree who serves its slot", RETRY_US)
 
 
 class RedisStore:
-    """Buckets and board of one server. Nothing is connected until somebody asks."""
+    """Buckets and board of one server or cluster. Nothing is connected until somebody asks."""
 
     kind = "redis"
     needs_io = True
@@ -40,13 +43,14 @@ class RedisStore:
         self.settings = settings
         self.clock = clock
         self.timeout_us = to_us(settings.timeout_s)
-        self.breaker = StoreBreaker(self.kind, SYSTEM_CLOCK)
         self.workers = 1
         self.offset_us = 0
-        self._lines = Lines(settings)
-        self._threads = ThreadLane(self, self._lines)
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopLane] = WeakKeyDictionary()
         self._courier = Courier(self._errand, self._hear, self._heard)
+        self.servers: Servers
+        if settings.url.startswith(CLUSTERS):
+            self.servers = Cluster(settings, lambda address: Node(self, address), self._courier.wake)
+        else:
+            self.servers = OneServer(Node(self))
         self._leases = None if settings.mode == "strict" else Leases(lambda: self.workers, self._courier.wake, self._return)
         self._returns: deque[Take] = deque(maxlen=_MOST_RETURNS)
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
@@ -57,12 +61,19 @@ class RedisStore:
         self._renewed_us = -EVERY_US
         self._wants_renewal = False
         self._subscription: tuple[Any, Any] | None = None
+        self._subscribed_at: Node | None = None
+        self._probed = 0
         enrol(self)
 
     @property
     def buckets(self) -> RedisStore:
         """What limiters ask."""
         return self
+
+    @property
+    def breaker(self) -> StoreBreaker:
+        """The one of the server, or of the node of a cluster that keeps the board."""
+        return self.servers.board.breaker
 
     # --- buckets -------------------------------------------------------------------------------------------------------------
 
@@ -74,16 +85,19 @@ class RedisStore:
             answer = self._leases.take(question, SYSTEM_CLOCK.now_us())
             if answer is not None:
                 return answer
-        return None if self.breaker.is_closed else self.breaker.away()
+        node = self.servers.node_of(question)
+        if node is None:
+            return _NOBODY
+        return None if node.breaker.is_closed else node.breaker.away()
 
     def ask(self, question: Take) -> Answer:
         """Answer, blocking this thread."""
         if self._leases is None:
-            return self._threads.ask(question)
+            return self._ask(question)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = self._threads.ask(question)
+            answer = self._ask(question)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
@@ -91,18 +105,45 @@ class RedisStore:
     async def aask(self, question: Take) -> Answer:
         """Answer, suspending this task."""
         loop = asyncio.get_running_loop()
-        lane = self._loops.get(loop)
-        if lane is None:
-            lane = self._loops[loop] = LoopLane(self, loop)
         if self._leases is None:
-            return await lane.ask(question)
+            return await self._aask(question, loop)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = await lane.ask(question)
+            answer = await self._aask(question, loop)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
+
+    def _ask(self, question: Take) -> Answer:
+        node, began_us = self.servers.node_of(question), 0
+        for _ in range(MOST_HOPS):
+            if node is None:
+                return _NOBODY
+            began_us = began_us or SYSTEM_CLOCK.now_us()
+            found = node.threads.ask(question)
+            if not isinstance(found, (Elsewhere, Divided)):
+                return found
+            node = self._instead(node, question, found, began_us)
+        return _UNSETTLED
+
+    async def _aask(self, question: Take, loop: asyncio.AbstractEventLoop) -> Answer:
+        node, began_us = self.servers.node_of(question), 0
+        for _ in range(MOST_HOPS):
+            if node is None:
+                return _NOBODY
+            began_us = began_us or SYSTEM_CLOCK.now_us()
+            found = await node.lane_of(loop).ask(question)
+            if not isinstance(found, (Elsewhere, Divided)):
+                return found
+            node = self._instead(node, question, found, began_us)
+        return _UNSETTLED
+
+    def _instead(self, asked: Node, question: Take, found: Elsewhere | Divided, began_us: int) -> Node | None:
+        """Where a question is put that a node has not decided; all of them have the time of one between them."""
+        left_us = began_us + 2 * self.timeout_us - SYSTEM_CLOCK.now_us()
+        question.timeout_us = max(0, min(question.timeout_us, left_us))
+        return self.servers.instead(asked, question, found)
 
     def prepare(self, limit: str, max_keys: int | None) -> None:
         """Nothing to do: the server keeps what it is asked about."""
@@ -118,6 +159,10 @@ class RedisStore:
         """The server has told the time with an answer: good enough until the thread has measured it."""
         if not self.offset_us:
             self.offset_us = instant_us - self.clock.now_us()
+
+    def missed(self) -> None:
+        """A trip has brought nothing."""
+        self.servers.missed()
 
     def _return(self, question: Take, tokens: int, due_us: int = 0) -> None:
         self._returns.append(Take(question.limit, question.key, question.pace, question.fresh_units, -tokens, due_us))
@@ -156,8 +201,12 @@ class RedisStore:
     def _errand(self) -> int:
         """All that is due. Returns the microseconds until more is."""
         now_us = SYSTEM_CLOCK.now_us()
-        if not self.breaker.is_closed:
-            return self._probe()
+        look_us = self.servers.look(now_us)
+        sick = [node for node in self.servers.nodes if not node.breaker.is_closed]
+        if sick:
+            look_us = min(look_us, self._probe(sick))
+            if not self.breaker.is_closed:
+                return look_us
         self._trade(now_us)
         if self._wants_renewal or now_us - self._renewed_us >= EVERY_US:
             self._renew()
@@ -165,14 +214,18 @@ class RedisStore:
             self._leases.lapse(now_us)
         if self._returns:
             return 0
-        return self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us()
+        return min(look_us, self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us())
 
-    def _probe(self) -> int:
-        """See whether the server is back. It is asked what it would be asked anyway."""
-        ticket = self.breaker.admit_probe()
-        if ticket is not None:
+    def _probe(self, sick: list[Node]) -> int:
+        """See whether one of them is back, each in its turn. The board is asked what it would be asked anyway."""
+        self._probed += 1
+        node = sick[self._probed % len(sick)]
+        ticket = node.breaker.admit_probe()
+        if ticket is not None and node is self.servers.board:
             self._renew(ticket)
-        return 0 if self.breaker.is_closed else RETRY_US // 4
+        elif ticket is not None:
+            node.probe(ticket)
+        return 0 if node.breaker.is_closed else RETRY_US // 4
 
     def _trade(self, now_us: int) -> None:
         """Bring back what is returned, and fetch what runs low."""
@@ -187,11 +240,31 @@ class RedisStore:
                     self._leases.fill(question, answer, SYSTEM_CLOCK.now_us())
 
     def _decided(self, batch: list[Take]) -> list[Answer]:
-        questions = Questions(self.settings.name, batch)
-        reply = self._trip(self.breaker.admit(), questions.call(), partial(questions.call, whole=True))
-        if reply is None:
-            return [self.breaker.away() for _ in batch]
-        return list(questions.answers(reply))
+        """What becomes of questions of the thread's own, each put to the node that it belongs to."""
+        answers: dict[Take, Answer] = {}
+        nodes = {question: self.servers.node_of(question) for question in batch}
+        for _ in range(MOST_HOPS):
+            if not nodes:
+                break
+            asked, nodes = nodes, {}
+            for node in dict.fromkeys(asked.values()):
+                own = [question for question in asked if asked[question] is node]
+                for question, found in zip(own, self._told_by(node, own), strict=True):
+                    if node is not None and isinstance(found, (Elsewhere, Divided)):
+                        nodes[question] = self.servers.instead(node, question, found)
+                    else:
+                        answers[question] = found  # type: ignore[assignment]
+        return [answers.get(question, _UNSETTLED) for question in batch]
+
+    def _told_by(self, node: Node | None, questions: list[Take]) -> list[Told]:
+        if node is None:
+            return [_NOBODY] * len(questions)
+        bundle = Bundle(self.settings.name, questions)
+        replies = node.trip(node.breaker.admit(), bundle.calls)
+        if replies is None:
+            node.failed(questions)
+            return [node.breaker.away() for _ in questions]
+        return [told(answer, node.breaker.away) for answer in bundle.answers(replies)]
 
     def _renew(self, ticket: Ticket | None = None) -> None:
         """Tell the board what there is to tell, and take over what it says: as often as that makes more to tell."""
@@ -205,7 +278,7 @@ class RedisStore:
             renewal = Renewal(
                 self.settings.name, self._process, int(self._decides), [(signal.name, mark) for signal, mark, _ in marks] + gone
             )
-            reply = self._trip(ticket or self.breaker.admit(), renewal.call(), partial(renewal.call, whole=True))
+            reply = self._tell_board(renewal, ticket)
             ticket = None
             if reply is None:
                 for signal in signals:
@@ -223,33 +296,36 @@ class RedisStore:
             if all(followed):
                 return
 
-    def _trip(self, ticket: Ticket | None, command: bytes, whole: Any) -> bytes | None:
-        if ticket is None:
-            return None
-        began_us = SYSTEM_CLOCK.now_us()
-        try:
-            reply = self._lines.trip(command, self.timeout_us, whole, is_patient=True)
-        except Trouble as trouble:
-            self.breaker.settle(ticket, str(trouble))
-            timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "failed")
-            return None
-        except BaseException:
-            self.breaker.ignore(ticket)
-            raise
-        self.breaker.settle(ticket, None)
-        timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "ok")
-        return reply
+    def _tell_board(self, renewal: Renewal, ticket: Ticket | None = None) -> bytes | None:
+        """Put it to the node that keeps the board, and where that has moved, to the one that it names."""
+        for _ in range(MOST_HOPS):
+            node = self.servers.board
+            replies = node.trip(ticket or node.breaker.admit(), [renewal])
+            ticket = None
+            if replies is None or isinstance(replies[0], Divided):
+                return None
+            (reply,) = replies
+            if isinstance(reply, bytes):
+                return reply
+            if isinstance(reply, Elsewhere) and not reply.is_asking:
+                self.servers.moved(node, reply)
+            else:  # its slot is being moved
+                return None
+        return None
 
     def _hear(self) -> Any:
         """The socket on which the board's changes are told, while the server answers and there are signals."""
-        if not self._signals or not self.breaker.is_closed:
+        node = self.servers.board
+        if not self._signals or not node.breaker.is_closed or node is not self._subscribed_at:
             self._unsubscribe()
+        if not self._signals or not node.breaker.is_closed:
             return None
         if self._subscription is None:
             try:
-                self._subscription = self._lines.subscribed(channel(self.settings.name))
+                self._subscription = node.lines.subscribed(channel(self.settings.name))
             except Trouble:
                 return None
+            self._subscribed_at = node
         return self._subscription[1]
 
     def _heard(self, is_open: bool) -> None:
@@ -272,9 +348,9 @@ class RedisStore:
         if self.breaker.is_closed and (self._decides or self._signals or self._left):
             self._trade(SYSTEM_CLOCK.now_us())
             renewal = Renewal(self.settings.name, self._process, -1, self._last_marks())
-            self._trip(self.breaker.admit(), renewal.call(), partial(renewal.call, whole=True))
+            self._tell_board(renewal)
         self._unsubscribe()
-        self._lines.close()
+        self.servers.close()
 
     def _last_marks(self) -> list[Any]:
         now_us = self.clock.now_us()
@@ -287,10 +363,7 @@ class RedisStore:
         self._decides = False
         self._subscription = None
         self._returns = deque(maxlen=_MOST_RETURNS)
-        self._loops = WeakKeyDictionary()
-        self.breaker.renew_locks()
-        self._lines.forget()
-        self._threads.renew_locks()
+        self.servers.renew_locks()
         if self._leases is not None:
             self._leases.forget()
         self._courier.renew_locks()
@@ -305,9 +378,7 @@ class RedisStore:
         return {
             "kind": self.kind,
             "mode": self.settings.mode,
-            "state": self.breaker.state,
-            "failures": self.breaker.failures,
-            "last_failure": self.breaker.reason or None,
+            **self.servers.status(),
             "workers": self.workers,
             "leases": 0 if self._leases is None else len(self._leases),
         }
