@@ -85,14 +85,22 @@ class TestCluster:
         text = told if isinstance(told, dict) else dict(line.split(":") for line in told.decode().split())
         return text["cluster_state"] == "ok" and int(text["cluster_known_nodes"]) == len(self.servers)
 
+    def ports_of_slots(self) -> list[int]:
+        """The port of the node that serves each slot, as all nodes say it."""
+        eventually(lambda: len({tuple(self._ports_by(server)) for server in self.servers}) == 1, 10.0)
+        return self._ports_by(self.servers[0])
+
+    def _ports_by(self, server: Server) -> list[int]:
+        ports = [0] * SLOTS
+        for first, last, node, *_ in self.tell(server, "CLUSTER", "SLOTS"):
+            ports[int(first) : int(last) + 1] = [int(node[1])] * (int(last) + 1 - int(first))
+        return ports
+
     def owner_of(self, key: bytes) -> Server:
-        """The master that serves the slot of a key, by what the masters say themselves."""
-        slot = key_slot(key)
-        for server in self.masters:
-            for first, last, node, *_ in self.tell(server, "CLUSTER", "SLOTS"):
-                if int(first) <= slot <= int(last):
-                    return next(found for found in self.servers if found.port == int(node[1]))
-        raise AssertionError("nobody serves it")
+        """The node that serves the slot of a key."""
+        eventually(lambda: len({self._ports_by(server)[key_slot(key)] for server in self.servers}) == 1, 10.0)
+        port = self._ports_by(self.servers[0])[key_slot(key)]
+        return next(server for server in self.servers if server.port == port)
 
     # --- moving slots ------------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ be put to the one that it names. The map is learnt by the store's thread; before
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -19,6 +20,7 @@ from resilience.stores.redis.scripts import board_key, bucket_key
 from resilience.stores.redis.servers import FAR_US
 from resilience.stores.settings import RedisStoreSettings
 
+log = logging.getLogger("resilience")
 SLOTS: Final = 16_384
 _AGAIN_US: Final = 200_000
 """The map is not learnt more often."""
@@ -133,17 +135,20 @@ class Cluster:
         try:
             told = _owners(node.lines.map_of_slots())
         except Trouble as trouble:
-            self.trouble = _NOT_ONE if str(trouble) == "the server says ERR" else str(trouble)
-            return False
-        except (ValueError, TypeError, IndexError, KeyError):
-            self.trouble = "the server told a map of its cluster that cannot be read"
-            return False
+            return self._has_none(_NOT_ONE if str(trouble) == "the server says ERR" else str(trouble))
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError):
+            return self._has_none("what the server tells of its cluster cannot be read")
         if not told:
-            self.trouble = "the server is one of a cluster that serves no slots"
-            return False
+            return self._has_none("the server is one of a cluster that serves no slots")
         self.trouble = ""
         self._take_over(node, told)
         return True
+
+    def _has_none(self, trouble: str) -> bool:
+        if trouble != self.trouble:
+            log.warning("the store cannot learn which node of its cluster serves what: %s", trouble)
+        self.trouble = trouble
+        return False
 
     def _take_over(self, asked: Node, told: Sequence[tuple[int, int, Address, str]]) -> None:
         slots: list[Node | None] = [None] * SLOTS

@@ -125,8 +125,9 @@ def trouble_of(error: Exception) -> Trouble:
         return error_reply(_FOLLOWED[name] + b" " + str(error).encode("ascii", "replace"))
     if name in _CODES:
         return Trouble(f"the server says {_CODES[name]}")
-    if name == "ResponseError":
-        return error_reply(str(error).encode())
+    if name == "ResponseError":  # it keeps the code of an error that it does not know, and leaves out ERR
+        text = str(error)
+        return error_reply(text.encode() if text.partition(" ")[0].isupper() else b"ERR")
     if "Timeout" in name or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
         return Trouble("no answer in time")
     return Trouble(f"no connection ({name})")

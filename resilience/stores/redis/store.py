@@ -201,20 +201,21 @@ class RedisStore:
     def _errand(self) -> int:
         """All that is due. Returns the microseconds until more is."""
         now_us = SYSTEM_CLOCK.now_us()
-        look_us = self.servers.look(now_us)
-        sick = [node for node in self.servers.nodes if not node.breaker.is_closed]
+        waits_us = [self.servers.look(now_us)]
+        nodes = self.servers.nodes
+        sick = [node for node in nodes if not node.breaker.is_closed]
         if sick:
-            look_us = min(look_us, self._probe(sick))
-            if not self.breaker.is_closed:
-                return look_us
+            waits_us.append(self._probe(sick))
+        if len(sick) == len(nodes):
+            return min(waits_us)
         self._trade(now_us)
-        if self._wants_renewal or now_us - self._renewed_us >= EVERY_US:
-            self._renew()
         if self._leases is not None:
             self._leases.lapse(now_us)
-        if self._returns:
-            return 0
-        return min(look_us, self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us())
+        if self.breaker.is_closed:
+            if self._wants_renewal or now_us - self._renewed_us >= EVERY_US:
+                self._renew()
+            waits_us.append(self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us())
+        return 0 if self._returns else min(waits_us)
 
     def _probe(self, sick: list[Node]) -> int:
         """See whether one of them is back, each in its turn. The board is asked what it would be asked anyway."""
@@ -302,15 +303,16 @@ class RedisStore:
             node = self.servers.board
             replies = node.trip(ticket or node.breaker.admit(), [renewal])
             ticket = None
-            if replies is None or isinstance(replies[0], Divided):
+            if replies is None:
                 return None
             (reply,) = replies
             if isinstance(reply, bytes):
                 return reply
-            if isinstance(reply, Elsewhere) and not reply.is_asking:
-                self.servers.moved(node, reply)
-            else:  # its slot is being moved
-                return None
+            if not isinstance(reply, Elsewhere) or reply.is_asking:
+                break
+            self.servers.moved(node, reply)
+        # Its slot is on the way from one node to another, and its keys, which are asked about together, are on two: soon they are not.
+        self._renewed_us = SYSTEM_CLOCK.now_us() + RETRY_US // 10 - EVERY_US
         return None
 
     def _hear(self) -> Any:
