@@ -26,16 +26,14 @@ class Bundle:
     """The questions of one trip."""
 
     def __init__(self, prefix: str, questions: Sequence[Take]) -> None:
-        self.calls: list[Questions] = []
-        self._numbers: list[list[int]] = []
         if questions[0].place is None:
-            self.calls.append(Questions(prefix, questions))
-            self._numbers.append(list(range(len(questions))))
+            self.calls = [Questions(prefix, questions)]
             return
-        for numbers in _by_call(questions):
+        self._numbers = _by_call(questions)
+        self.calls = []
+        for numbers in self._numbers:
             asked = [questions[number] for number in numbers]
             self.calls.append(Questions(prefix, asked, is_asking=asked[0].place.is_asking))
-            self._numbers.append(numbers)
 
     def answers(self, replies: Sequence[Reply]) -> list[Decided | Trouble]:
         """What became of each question, in their order.
@@ -44,7 +42,7 @@ class Bundle:
             ValueError: a reply is not one to these questions.
         """
         if len(self.calls) == 1 and isinstance(replies[0], bytes):
-            return list(self.calls[0].answers(replies[0]))
+            return self.calls[0].answers(replies[0])  # type: ignore[return-value]  # a list that nobody else has
         found: dict[int, Decided | Trouble] = {}
         for call, numbers, reply in zip(self.calls, self._numbers, replies, strict=True):
             told = call.answers(reply) if isinstance(reply, bytes) else [reply] * len(numbers)
@@ -54,7 +52,10 @@ class Bundle:
     @staticmethod
     def instant_us(replies: Sequence[Reply]) -> int | None:
         """When they were decided, by the server's clock; None where none was."""
-        return next((Questions.instant_us(reply) for reply in replies if isinstance(reply, bytes)), None)
+        for reply in replies:
+            if isinstance(reply, bytes):
+                return Questions.instant_us(reply)
+        return None
 
 
 def _by_call(questions: Sequence[Take]) -> list[list[int]]:

@@ -28,38 +28,32 @@ class Exchange:
     def __init__(self, calls: Sequence[Sends], *, follows: bool) -> None:
         self._calls = calls
         self._follows = follows
-        self._round = range(len(calls))
+        self._round: Sequence[int] = range(len(calls))
         self._found: list[Reply] = []
         self._is_second = False
         self.is_open = True
+        self.is_well = True
+        """Whether the connection may be used again."""
 
-    def command(self) -> bytes:
-        """What is sent now."""
-        if len(self._calls) == 1:
-            (only,) = self._calls
-            return _ASKING + only.call(whole=self._is_second) if only.is_asking else only.call(whole=self._is_second)
-        said = []
+    def command(self) -> tuple[bytes, int]:
+        """What is sent now, and how many replies there are to it."""
+        if len(self._calls) == 1 and not self._calls[0].is_asking:
+            return self._calls[0].call(whole=self._is_second), 1
+        said: list[bytes] = []
         for number in self._round:
             call = self._calls[number]
             if call.is_asking:
                 said.append(_ASKING)
             # The text is sent once: whoever comes after it on this connection is decided by what it has brought.
             said.append(call.call(whole=self._is_second and number == self._round[0]))
-        return b"".join(said)
+        return b"".join(said), len(said)
 
-    @property
-    def count(self) -> int:
-        """How many replies there are to it."""
-        return len(self._round) + sum(self._calls[number].is_asking for number in self._round)
-
-    def take(self, replies: Sequence[Reply]) -> None:
+    def take(self, replies: list[Reply]) -> None:
         """What it was answered."""
-        told = iter(replies)
-        own = []
-        for number in self._round:
-            if self._calls[number].is_asking:
-                next(told)
-            own.append(next(told))
+        if len(self._calls) == 1 and isinstance(replies[-1], bytes):  # nearly always
+            self._found, self.is_open = replies[-1:], False
+            return
+        own = self._without_asking(replies)
         if self._is_second:
             for number, reply in zip(self._round, own, strict=True):
                 self._found[number] = reply
@@ -67,13 +61,18 @@ class Exchange:
             self._found = own
         missing = [number for number, reply in enumerate(self._found) if isinstance(reply, ScriptMissing)]
         self.is_open = bool(missing) and not self._is_second
+        self.is_well = not any(_is_trouble(reply) for reply in self._found)
         self._is_second = True
-        self._round = missing  # type: ignore[assignment]
+        self._round = missing
 
-    @property
-    def is_well(self) -> bool:
-        """Whether the connection may be used again."""
-        return not any(_is_trouble(reply) for reply in self._found)
+    def _without_asking(self, replies: Sequence[Reply]) -> list[Reply]:
+        told = iter(replies)
+        own = []
+        for number in self._round:
+            if self._calls[number].is_asking:
+                next(told)
+            own.append(next(told))
+        return own
 
     def replies(self) -> list[Reply]:
         """What became of each call.
@@ -81,10 +80,13 @@ class Exchange:
         Raises:
             Trouble: no call has a reply that is of use.
         """
-        if not self._follows and isinstance(self._found[0], Elsewhere):
-            raise Trouble(_OF_A_CLUSTER)
-        if all(isinstance(reply, Trouble) and (_is_trouble(reply) or not self._follows) for reply in self._found):
-            raise self._found[0]  # type: ignore[misc]
+        first = self._found[0]
+        if isinstance(first, bytes):
+            return self._found
+        if not self._follows:
+            raise Trouble(_OF_A_CLUSTER) if isinstance(first, Elsewhere) else first
+        if all(_is_trouble(reply) for reply in self._found):
+            raise first
         return self._found
 
 

@@ -55,7 +55,7 @@ class Lines:
                 if is_patient:
                     deadline_us = _CLOCK.now_us() + timeout_us
             while exchange.is_open:
-                exchange.take(_exchange(connection._sock, exchange.command(), exchange.count, deadline_us))
+                exchange.take(_exchange(connection._sock, *exchange.command(), deadline_us))
         except BaseException as error:
             connection.disconnect()
             if isinstance(error, Trouble) or not isinstance(error, Exception):
@@ -187,7 +187,7 @@ class AsyncLine:
                 ]
                 try:
                     while exchange.is_open:
-                        exchange.take(await self._exchange(exchange.command(), exchange.count))
+                        exchange.take(await self._exchange(*exchange.command()))
                 finally:
                     for handle in armed:
                         handle.cancel()

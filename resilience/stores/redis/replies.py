@@ -6,6 +6,7 @@ import ssl
 from typing import Final
 
 _LONGEST_REPLY: Final = 16 * 1024 * 1024
+_BULK, _ERROR, _SIMPLE = b"$-+"
 Address = tuple[str, int]
 """A host and a port."""
 
@@ -40,7 +41,7 @@ Reply = bytes | Trouble
 
 
 def replies(received: bytearray, count: int) -> list[Reply] | None:
-    """So many whole replies: bulk strings, errors, or the OK that goes before a question asked out of turn. None: there is more to come.
+    """So many whole replies: bulk strings, errors, or the OK before a question out of turn. None: there is more to come.
 
     Raises:
         Trouble: what came is something else.
@@ -51,9 +52,9 @@ def replies(received: bytearray, count: int) -> list[Reply] | None:
         end = received.find(b"\r\n", start)
         if end < 0:
             return None
-        kind, line = received[start : start + 1], bytes(received[start + 1 : end])
+        kind, line = received[start], bytes(received[start + 1 : end])
         start = end + 2
-        if kind == b"$":
+        if kind == _BULK:
             length = int(line) if line.isdigit() else -1
             if not 0 <= length <= _LONGEST_REPLY:
                 raise _unexpected()
@@ -61,9 +62,9 @@ def replies(received: bytearray, count: int) -> list[Reply] | None:
                 return None
             found.append(bytes(received[start : start + length]))
             start += length + 2
-        elif kind == b"-":
+        elif kind == _ERROR:
             found.append(error_reply(line))
-        elif kind == b"+":
+        elif kind == _SIMPLE:
             found.append(line)
         else:
             raise _unexpected()

@@ -116,11 +116,11 @@ class RedisStore:
         return answer
 
     def _ask(self, question: Take) -> Answer:
-        node, began_us = self.servers.node_of(question), 0
+        node = self.servers.node_of(question)
+        began_us = 0 if question.place is None else SYSTEM_CLOCK.now_us()
         for _ in range(MOST_HOPS):
             if node is None:
                 return _NOBODY
-            began_us = began_us or SYSTEM_CLOCK.now_us()
             found = node.threads.ask(question)
             if not isinstance(found, (Elsewhere, Divided)):
                 return found
@@ -128,11 +128,11 @@ class RedisStore:
         return _UNSETTLED
 
     async def _aask(self, question: Take, loop: asyncio.AbstractEventLoop) -> Answer:
-        node, began_us = self.servers.node_of(question), 0
+        node = self.servers.node_of(question)
+        began_us = 0 if question.place is None else SYSTEM_CLOCK.now_us()
         for _ in range(MOST_HOPS):
             if node is None:
                 return _NOBODY
-            began_us = began_us or SYSTEM_CLOCK.now_us()
             found = await node.lane_of(loop).ask(question)
             if not isinstance(found, (Elsewhere, Divided)):
                 return found
