@@ -142,8 +142,8 @@ class FleetHealthSignal(HealthSignal):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """Counts the changes of the factor that the fleet has agreed on."""
-        return self._seen.epoch
+        """Counts the changes of the factor that the fleet has agreed on, from 1: 0 is what no fleet has a part in."""
+        return self._seen.epoch + 1
 
     # --- written by breakers ---------------------------------------------------------------------------------------------------
 
