@@ -21,9 +21,9 @@ from resilience.layers.deadline import Deadline, DeadlineState
 from resilience.layers.limiter import LimiterState, RateLimiter, SharedLimiterState, SharedRateLimiter
 from resilience.layers.retry import Retry, RetryState
 from resilience.pipeline import Pipeline
-from resilience.stores import HostStoreSettings, ProcessStoreSettings, SharedStore, StoreSettings, give_up, open_store
+from resilience.stores import HostStoreSettings, SharedStore, give_up, open_store
 from resilience.stores.live import SharedStoreSettings
-from resilience.stores.settings import after_file
+from resilience.stores.settings import ProcessStoreSettings, StoreSettings, after_file
 
 
 class States:

@@ -111,8 +111,8 @@ def _warn_of_lonely_health(report: Report, document: Document) -> None:
         is_lonely = entry.store != PROCESS and not document.has_fleet_health(name)
         if is_lonely and entry.health is not None and path in document.positions:
             message = (
-                f"is shared, but health signal {shown(entry.health)} is each {sharing}'s own, so an open breaker cuts the limit for "
-                f"its own {sharing} only; write this store at the top of the file, or health: none"
+                f"is shared, but health signal {shown(entry.health)} is each {sharing}'s own, so an open breaker cuts the limit "
+                f"for its own {sharing} only; write this store at the top of the file, or health: none"
             )
             report.warn(document.positions[path], path, message)
 

@@ -44,7 +44,8 @@ class RedisStoreSettings:
     kind: ClassVar[str] = "redis"
 
     url: str = option(
-        Kind.TEXT, "where it is: redis://, rediss:// (TLS), unix://, redis+sentinel://, redis+cluster:// or rediss+cluster://, with user and password"
+        Kind.TEXT,
+        "where it is: redis://, rediss:// (TLS), unix://, redis+sentinel:// or redis+cluster://, with user and password",
     )
     mode: str = option(
         Kind.CHOICE,
@@ -107,7 +108,9 @@ def hosts_of_cluster(url: str) -> tuple[tuple[str, int], ...]:
         raise ValueError("RedisStoreSettings.url: cannot be read as a URL") from None
     hosts = [host for host in parts.netloc.rpartition("@")[2].split(",") if host]
     if parts.path.strip("/") not in ("", "0"):
-        raise ValueError("RedisStoreSettings.url: a cluster has no databases but 0; nothing stands between its hosts and a question mark")
+        raise ValueError(
+            "RedisStoreSettings.url: a cluster has no databases but 0; nothing stands between its hosts and a question mark"
+        )
     if not hosts:
         raise ValueError("RedisStoreSettings.url: a cluster needs one host at least: redis+cluster://HOST:PORT,HOST:PORT")
     return tuple(_host_and_port(host) for host in hosts)

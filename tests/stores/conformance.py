@@ -49,8 +49,8 @@ def take(pace: Pace, cost: int = 1, *, most: int | None = None, patience_us: int
 class BucketConformance:
     """Subclasses give a fixture `ask`.
 
-    keeps_refusals: whether a bucket is written when a question is refused too. Otherwise a stretch before a change of its pace may be
-    refilled by the pace after it, where askers go by paces of their own.
+    keeps_refusals: whether a bucket is written when a question is refused too. Otherwise a stretch before a change of its pace may
+    be refilled by the pace after it, where askers go by paces of their own.
     """
 
     keeps_refusals = True
@@ -143,7 +143,9 @@ class BucketConformance:
         cut = pace_of(Fraction(10), 100, 7, Phase(1, 0, 300_000_000, 0, 60_000_000), START_US)
         alone = pace_of(Fraction(20), 200, 0)
         assert ask(take(cut, 1, most=1_000), START_US) == Decided(30, 0, 0, True)
-        assert ask(take(alone, 1, most=1_000), START_US + 1_000_000) == Decided(20, 0, 0, False), "its health is no longer the fleet's"
+        assert ask(take(alone, 1, most=1_000), START_US + 1_000_000) == Decided(20, 0, 0, False), (
+            "its health is no longer the fleet's"
+        )
         assert ask(take(cut, 1, most=1_000), START_US + 2_000_000).is_cut, "another process may not know that yet"
 
     def test_recovery_climbs_by_steps(self, ask: Ask) -> None:

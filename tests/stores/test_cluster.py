@@ -36,6 +36,8 @@ from tests.stores.servers import Server, free_port
 from tests.stores.test_connections import RIGHTS
 
 HOUR = 1 / 3600
+CLUSTER_RIGHTS = ["+cluster|slots", "+asking"]
+"""What a user needs besides the rights of one server. The documentation tells to give them."""
 redis_store = partial(patient_store, is_patient=False)
 
 
@@ -100,7 +102,7 @@ def knows_map(store: RedisStore) -> bool:
     return isinstance(store.servers, Cluster) and bool(store.servers._masters)
 
 
-# --- where decisions go --------------------------------------------------------------------------------------------------------
+# --- where decisions go ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["strict", "lease"])
@@ -173,7 +175,7 @@ def test_each_node_is_told_the_scripts_by_itself(cluster: TestCluster, name: str
         assert limiter.shared.without_store == 0
 
 
-# --- while slots move ------------------------------------------------------------------------------------------------------------
+# --- while slots move --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["threads", "loop"])
@@ -264,7 +266,7 @@ def test_nodes_that_send_calls_round_in_circles_are_not_followed_for_ever(name: 
         listener.shutdown(socket.SHUT_RDWR)
 
 
-# --- when nodes die ----------------------------------------------------------------------------------------------------------------
+# --- when nodes die ----------------------------------------------------------------------------------------------------------
 
 
 class Changes:
@@ -381,7 +383,7 @@ def test_a_cluster_that_is_frozen_holds_nobody_up(cluster: TestCluster, name: st
         eventually(is_shared, 10.0)
 
 
-# --- health ------------------------------------------------------------------------------------------------------------------------
+# --- health ------------------------------------------------------------------------------------------------------------------
 
 
 class Process:
@@ -451,14 +453,14 @@ def test_health_is_shared_also_when_its_board_moves(cluster: TestCluster, name: 
             process.store.close()
 
 
-# --- ways to it and its configuration -------------------------------------------------------------------------------------------------------------
+# --- ways to it and its configuration ----------------------------------------------------------------------------------------
 
 
 def test_a_user_with_the_rights_that_it_needs_and_no_more(cluster: TestCluster, name: str) -> None:
     keys = keys_of_one_slot(name, 3)
     source = cluster.owner_of(bucket_key(name, "api", keys[0]))
     target = next(server for server in cluster.masters if server is not source)
-    rights = [f"~{name}:*", f"~{{{name}}}:*", f"&{name}:*", "-@all", *RIGHTS, "+cluster|slots", "+asking"]
+    rights = [f"~{name}:*", f"~{{{name}}}:*", f"&{name}:*", "-@all", *RIGHTS, *CLUSTER_RIGHTS]
     for server in cluster.masters:
         cluster.tell(server, "ACL", "SETUSER", name, "on", ">s3cret/!", *rights)
     with patient_store(cluster.url.replace("://", f"://{name}:s3cret%2F%21@"), name) as store:

@@ -100,7 +100,7 @@ def away() -> Any:
 @pytest.mark.parametrize("key", [None, "header:x-key"])
 def test_what_is_left_of_the_share_is_told_while_the_store_is_away(away: RedisStore, key: str | None) -> None:
     limiter = limiter_over(away, rate_per_s=HOUR, burst=10, key=key)
-    of = {} if key is None else {"key": "a"}
+    of: dict[str, Any] = {} if key is None else {"key": "a"}
     assert [limiter.quota(passed(limiter, **of)).remaining for _ in range(5)] == [4, 3, 2, 1, 0]
     if key is not None:
         assert limiter.quota(passed(limiter, key="b")).remaining == 4

@@ -86,3 +86,10 @@ class Buckets(Protocol):
 
     def status(self) -> dict[str, Any]:
         """What an operator wants to see."""
+
+
+class HasBuckets(Protocol):
+    """A store, as far as its limiters care."""
+
+    @property
+    def buckets(self) -> Buckets: ...

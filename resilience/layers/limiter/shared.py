@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from resilience.call import Call, Decision
-from resilience.clock import US_PER_S, Clock, to_us
+from resilience.clock import US_PER_S, Clock
 from resilience.errors import Quota, RateLimited
-from resilience.health import NEVER_US
+from resilience.health import NEVER_US, HealthSignal
 from resilience.layers.base import Ask, Wait
-from resilience.layers.keys import bounded
-from resilience.layers.limiter.layer import RateLimiter
-from resilience.layers.limiter.questions import Answer, Away, Take
+from resilience.layers.keys import KeyFunction, bounded
+from resilience.layers.limiter.layer import CostFunction, RateLimiter
+from resilience.layers.limiter.questions import Answer, Away, HasBuckets, Take
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.shared_bucket import NEVER, UNIT, Decided
-from resilience.layers.limiter.shared_state import BY_SHARE, ByShare, SharedLimiterState
+from resilience.layers.limiter.shared_state import BY_SHARE, ByShare, OnStoreError, SharedLimiterState
 from resilience.layers.limiter.state import LimiterState
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
 
@@ -25,18 +25,57 @@ _Token = Decided | ByShare | None
 
 
 class SharedRateLimiter(RateLimiter):
-    """A `RateLimiter` over a `SharedLimiterState`. What the store, or the share, said is its token, so that the caller can be told."""
+    """A `RateLimiter` whose buckets are in a store, so that all processes that open the store share one limit.
+
+    What the store, or the local share, said of a call is its token, so that the caller can be told.
+
+    Args:
+        store: what `resilience.stores.open_store` has opened.
+        rate_per_s: tokens that come back each second, for all processes together, above 0.
+        burst: tokens a full bucket holds; default one second's worth, at least 1.
+        name: which limit of the store it is: limiters of one name share their buckets.
+        on_store_error: what it does while the store is away: "local" (default: a share of the limit, the rate and burst divided by
+            the processes seen), "open" (let all through) or "closed" (refuse all).
+        options: any other of `RateLimiter`. A `health` of the same store (`resilience.stores.shared_health`) is the fleet's.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
 
     shared: SharedLimiterState
     """Its state, which is a shared one."""
 
-    @classmethod
-    def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> SharedRateLimiter:
-        """A limiter of these settings over a state that exists already."""
-        limiter = cast(SharedRateLimiter, super().over(state, settings, name=name, clock=clock))
-        limiter._max_wait_us = to_us(settings.max_wait_s)
-        limiter.shared = cast(SharedLimiterState, state)
-        return limiter
+    def __init__(
+        self,
+        store: HasBuckets,
+        rate_per_s: float,
+        burst: int | None = None,
+        *,
+        name: str,
+        on_store_error: OnStoreError = "local",
+        **options: Any,
+    ) -> None:
+        if on_store_error not in get_args(OnStoreError):
+            known = ", ".join(get_args(OnStoreError))
+            raise ValueError(f"SharedRateLimiter.on_store_error: must be one of {known}, got {on_store_error!r}")
+        self._buckets = store.buckets
+        self._on_store_error: OnStoreError = on_store_error
+        super().__init__(rate_per_s, burst, name=name, **options)
+
+    def _new_state(self, name: str, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> LimiterState:
+        return SharedLimiterState(name, settings, health, now_us, self._buckets, self._on_store_error)
+
+    def _bind(
+        self,
+        name: str,
+        clock: Clock,
+        settings: RateLimiterSettings,
+        state: LimiterState,
+        key: str | KeyFunction | None,
+        cost: CostFunction | None,
+    ) -> None:
+        super()._bind(name, clock, settings, state, key, cost)
+        self.shared = cast(SharedLimiterState, state)
 
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
@@ -176,7 +215,7 @@ class SharedRateLimiter(RateLimiter):
     # --- telling -----------------------------------------------------------------------------------------------------------
 
     def _told(self, answer: Decided, cost: int, tokens: TokenClock) -> Quota:
-        """What is left, as the store has told it. `tokens` is the clock that the call goes by, whose limit and window it is told."""
+        """What is left, as the store has told it. `tokens` is the clock that the call goes by, with its limit and window."""
         pace = self.shared.pace()
         health = self.state.health
         now_us = self.clock.now_us() + self.shared.buckets.offset_us

@@ -1,7 +1,7 @@
 """A Redis Cluster: which node serves which of its 16,384 slots, learnt from any of them and corrected by each.
 
-A call goes to the node that the map says. A node that does not serve the slot says so without running the script, so that the call can
-be put to the one that it names. The map is learnt by the store's thread; before it is, any node says where to go.
+A call goes to the node that the map says. A node that does not serve the slot says so without running the script, so that the call
+can be put to the one that it names. The map is learnt by the store's thread; before it is, any node says where to go.
 """
 
 from __future__ import annotations

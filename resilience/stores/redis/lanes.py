@@ -1,7 +1,7 @@
 """Questions on their way: those that are put while a trip is under way share the next, and one call of the script decides them all.
 
-For each server, a process has one lane for its threads, in which whoever finds it free makes the trip for everybody waiting; and one
-for each event loop, in which a task of its own does. So a process never has more than a few connections, however many callers wait.
+For each server, a process has one lane for its threads, in which whoever finds it free makes the trip for everybody waiting; and
+one for each event loop, in which a task of its own does. So it never has more than a few connections, however many callers wait.
 """
 
 from __future__ import annotations

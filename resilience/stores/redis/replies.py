@@ -22,7 +22,7 @@ class ScriptMissing(Trouble):
 class Elsewhere(Trouble):
     """This node of a cluster does not serve the slot, and so has not run the script: another must be asked.
 
-    address: which one; without a host it is that of the node asked. is_asking: for this question only, while the slot is being moved.
+    address: which one; without a host it is that of the node asked. is_asking: for this question only, while the slot moves.
     """
 
     def __init__(self, slot: int, address: Address, *, is_asking: bool) -> None:
@@ -33,7 +33,7 @@ class Elsewhere(Trouble):
 
 
 class Divided(Trouble):
-    """The keys of a call are on two nodes for now, since their slot is being moved; the script has not run. Each is asked by itself."""
+    """The keys of a call are on two nodes for now, since their slot is being moved. The script has not run: each is asked alone."""
 
 
 Reply = bytes | Trouble

@@ -12,16 +12,16 @@ from typing import Any, Final
 from resilience.clock import SYSTEM_CLOCK, Clock, to_us
 from resilience.fleet_health import FleetHealthSignal
 from resilience.layers.breaker.machine import Ticket
-from resilience.layers.limiter.questions import Answer, Away, Take
+from resilience.layers.limiter.questions import Answer, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.registry import enrol
-from resilience.stores.redis.bundle import Bundle
+from resilience.stores.redis.asking import NOBODY, Asking
 from resilience.stores.redis.cluster import Cluster
 from resilience.stores.redis.courier import EVERY_US, Courier
-from resilience.stores.redis.lanes import MOST_TOGETHER, Told, told
+from resilience.stores.redis.lanes import MOST_TOGETHER
 from resilience.stores.redis.leases import Leases
 from resilience.stores.redis.node import Node
-from resilience.stores.redis.replies import Divided, Elsewhere, Trouble
+from resilience.stores.redis.replies import Elsewhere, Trouble
 from resilience.stores.redis.scripts import Renewal, channel
 from resilience.stores.redis.servers import MOST_HOPS, OneServer, Servers
 from resilience.stores.settings import CLUSTERS, RedisStoreSettings
@@ -29,8 +29,6 @@ from resilience.stores.trouble import RETRY_US, StoreBreaker
 
 _MOST_RETURNS: Final = 10_000
 """Returns that wait for the thread; beyond, tokens stay spent."""
-_NOBODY: Final = Away("no node of the cluster serves its slot", RETRY_US)
-_UNSETTLED: Final = Away("the nodes of the cluster do not agree who serves its slot", RETRY_US)
 
 
 class RedisStore:
@@ -51,6 +49,7 @@ class RedisStore:
             self.servers = Cluster(settings, lambda address: Node(self, address), self._courier.wake)
         else:
             self.servers = OneServer(Node(self))
+        self._asking = Asking(self, self.servers)
         self._leases = None if settings.mode == "strict" else Leases(lambda: self.workers, self._courier.wake, self._return)
         self._returns: deque[Take] = deque(maxlen=_MOST_RETURNS)
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
@@ -87,17 +86,17 @@ class RedisStore:
                 return answer
         node = self.servers.node_of(question)
         if node is None:
-            return _NOBODY
+            return NOBODY
         return None if node.breaker.is_closed else node.breaker.away()
 
     def ask(self, question: Take) -> Answer:
         """Answer, blocking this thread."""
         if self._leases is None:
-            return self._ask(question)
+            return self._asking.ask(question)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = self._ask(question)
+            answer = self._asking.ask(question)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
@@ -106,44 +105,14 @@ class RedisStore:
         """Answer, suspending this task."""
         loop = asyncio.get_running_loop()
         if self._leases is None:
-            return await self._aask(question, loop)
+            return await self._asking.aask(question, loop)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = await self._aask(question, loop)
+            answer = await self._asking.aask(question, loop)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
-
-    def _ask(self, question: Take) -> Answer:
-        node = self.servers.node_of(question)
-        began_us = 0 if question.place is None else SYSTEM_CLOCK.now_us()
-        for _ in range(MOST_HOPS):
-            if node is None:
-                return _NOBODY
-            found = node.threads.ask(question)
-            if not isinstance(found, (Elsewhere, Divided)):
-                return found
-            node = self._instead(node, question, found, began_us)
-        return _UNSETTLED
-
-    async def _aask(self, question: Take, loop: asyncio.AbstractEventLoop) -> Answer:
-        node = self.servers.node_of(question)
-        began_us = 0 if question.place is None else SYSTEM_CLOCK.now_us()
-        for _ in range(MOST_HOPS):
-            if node is None:
-                return _NOBODY
-            found = await node.lane_of(loop).ask(question)
-            if not isinstance(found, (Elsewhere, Divided)):
-                return found
-            node = self._instead(node, question, found, began_us)
-        return _UNSETTLED
-
-    def _instead(self, asked: Node, question: Take, found: Elsewhere | Divided, began_us: int) -> Node | None:
-        """Where a question is put that a node has not decided; all of them have the time of one between them."""
-        left_us = began_us + 2 * self.timeout_us - SYSTEM_CLOCK.now_us()
-        question.timeout_us = max(0, min(question.timeout_us, left_us))
-        return self.servers.instead(asked, question, found)
 
     def prepare(self, limit: str, max_keys: int | None) -> None:
         """Nothing to do: the server keeps what it is asked about."""
@@ -235,37 +204,10 @@ class RedisStore:
         asked = returned + wanted
         for first in range(0, len(asked), MOST_TOGETHER):
             batch = asked[first : first + MOST_TOGETHER]
-            answers = self._decided(batch)
+            answers = self._asking.by_thread(batch)
             for question, answer in zip(batch, answers, strict=True):
                 if question.least > 0 and self._leases is not None:
                     self._leases.fill(question, answer, SYSTEM_CLOCK.now_us())
-
-    def _decided(self, batch: list[Take]) -> list[Answer]:
-        """What becomes of questions of the thread's own, each put to the node that it belongs to."""
-        answers: dict[Take, Answer] = {}
-        nodes = {question: self.servers.node_of(question) for question in batch}
-        for _ in range(MOST_HOPS):
-            if not nodes:
-                break
-            asked, nodes = nodes, {}
-            for node in dict.fromkeys(asked.values()):
-                own = [question for question in asked if asked[question] is node]
-                for question, found in zip(own, self._told_by(node, own), strict=True):
-                    if node is not None and isinstance(found, (Elsewhere, Divided)):
-                        nodes[question] = self.servers.instead(node, question, found)
-                    else:
-                        answers[question] = found  # type: ignore[assignment]
-        return [answers.get(question, _UNSETTLED) for question in batch]
-
-    def _told_by(self, node: Node | None, questions: list[Take]) -> list[Told]:
-        if node is None:
-            return [_NOBODY] * len(questions)
-        bundle = Bundle(self.settings.name, questions)
-        replies = node.trip(node.breaker.admit(), bundle.calls)
-        if replies is None:
-            node.failed(questions)
-            return [node.breaker.away() for _ in questions]
-        return [told(answer, node.breaker.away) for answer in bundle.answers(replies)]
 
     def _renew(self, ticket: Ticket | None = None) -> None:
         """Tell the board what there is to tell, and take over what it says: as often as that makes more to tell."""
@@ -311,7 +253,7 @@ class RedisStore:
             if not isinstance(reply, Elsewhere) or reply.is_asking:
                 break
             self.servers.moved(node, reply)
-        # Its slot is on the way from one node to another, and its keys, which are asked about together, are on two: soon they are not.
+        # Its slot is on the way from one node to another: its keys, which are asked about together, are on two for a moment.
         self._renewed_us = SYSTEM_CLOCK.now_us() + RETRY_US // 10 - EVERY_US
         return None
 
