@@ -60,7 +60,7 @@ class RedisStoreSettings:
     def __post_init__(self) -> None:
         validate(self)
         if not self.url.startswith(SCHEMES):
-            raise ValueError(f"RedisStoreSettings.url: must begin with {', '.join(SCHEMES)}, got {_scheme(self.url)}")
+            raise ValueError(f"RedisStoreSettings.url: must begin with {_SHOWN}, got {_scheme(self.url)}")
         hosts_of_cluster(self.url)
 
     def __repr__(self) -> str:
@@ -69,6 +69,7 @@ class RedisStoreSettings:
 
 CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", *CLUSTERS)
+_SHOWN = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
 _PORT = 6379
 StoreSettings = ProcessStoreSettings | HostStoreSettings | RedisStoreSettings
 PROCESS = ProcessStoreSettings()
