@@ -200,6 +200,7 @@ def test_a_slot_that_moves_is_asked_where_its_buckets_are(cluster: TestCluster, 
         be_patient(store)
         decided()
         cluster.begin_move(slot, source, target)
+        cluster.tell(target, "SCRIPT", "FLUSH")
         decided()
         assert cluster.move_keys(slot, source, target, 2) == 2
         decided()
@@ -240,6 +241,39 @@ def test_calls_go_on_while_slots_move_to_and_fro(cluster: TestCluster, name: str
             thread.join()
         assert limiter.shared.without_store == 0
         assert caller.admitted == 50 * len(keys)
+
+
+@pytest.mark.parametrize("way", ["threads", "loop"])
+def test_a_slot_that_nobody_serves_is_no_fault_of_a_node(cluster: TestCluster, name: str, way: str) -> None:
+    keys = [key for own in keys_by_node(cluster, name, 2).values() for key in own]
+    lost, others = keys[0], keys[1:]
+    slot, owner = slot_of(name, lost), cluster.owner_of(bucket_key(name, "api", lost))
+    with patient_store(cluster.url, name) as store:
+        limiter = limiter_over(store, rate_per_s=HOUR, burst=10, key="header:x-key")
+        caller = Caller(limiter)
+
+        def call(keys: list[str]) -> list[str]:
+            return asyncio.run(asked(limiter, keys)) if way == "loop" else [caller.call(key) for key in keys]
+
+        eventually(lambda: knows_map(store))
+        be_patient(store)
+        for server in cluster.masters:
+            cluster.tell(server, "CLUSTER", "DELSLOTS", slot)
+        assert call([lost] * 20) == ["admitted"] * 10 + ["cut"] * 10, "by the local share"
+        assert call(others * 3) == ["admitted"] * 15
+        assert limiter.shared.without_store == 20
+        assert all(node.breaker.failures == 0 for node in store.servers.nodes)
+        assert isinstance(store.servers, Cluster)
+        slots = store.servers
+        eventually(lambda: slots._slots[slot] is None)
+        cluster.tell(owner, "CLUSTER", "ADDSLOTS", slot)
+
+        def is_shared() -> bool:
+            before = limiter.shared.without_store
+            call([lost])
+            return limiter.shared.without_store == before
+
+        eventually(is_shared, 10.0)
 
 
 def test_nodes_that_send_calls_round_in_circles_are_not_followed_for_ever(name: str) -> None:

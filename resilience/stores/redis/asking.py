@@ -10,7 +10,7 @@ from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.stores.redis.bundle import Bundle
 from resilience.stores.redis.lanes import Told, Waits, told
 from resilience.stores.redis.node import Node
-from resilience.stores.redis.replies import Divided, Elsewhere
+from resilience.stores.redis.replies import NOT_DECIDED, NotDecided
 from resilience.stores.redis.servers import MOST_HOPS, Servers
 from resilience.stores.trouble import RETRY_US
 
@@ -33,7 +33,7 @@ class Asking:
             if node is None:
                 return NOBODY
             found = node.threads.ask(question)
-            if not isinstance(found, (Elsewhere, Divided)):
+            if not isinstance(found, NOT_DECIDED):
                 return found
             node = self._instead(node, question, found, began_us)
         return _UNSETTLED
@@ -46,12 +46,12 @@ class Asking:
             if node is None:
                 return NOBODY
             found = await node.lane_of(loop).ask(question)
-            if not isinstance(found, (Elsewhere, Divided)):
+            if not isinstance(found, NOT_DECIDED):
                 return found
             node = self._instead(node, question, found, began_us)
         return _UNSETTLED
 
-    def _instead(self, asked: Node, question: Take, found: Elsewhere | Divided, began_us: int) -> Node | None:
+    def _instead(self, asked: Node, question: Take, found: NotDecided, began_us: int) -> Node | None:
         """Where a question is put that a node has not decided. All of them have the time of two trips between them."""
         left_us = began_us + 2 * self._store.timeout_us - SYSTEM_CLOCK.now_us()
         question.timeout_us = max(0, min(question.timeout_us, left_us))
@@ -70,7 +70,7 @@ class Asking:
             for node in dict.fromkeys(asked.values()):
                 own = [question for question in asked if asked[question] is node]
                 for question, found in zip(own, self._told_by(node, own), strict=True):
-                    if node is not None and isinstance(found, (Elsewhere, Divided)):
+                    if node is not None and isinstance(found, NOT_DECIDED):
                         nodes[question] = self._servers.instead(node, question, found)
                     else:
                         answers[question] = found  # type: ignore[assignment]  # nobody sends on what nobody was asked

@@ -15,7 +15,7 @@ from resilience.layers.limiter.questions import Take
 from resilience.stores.redis.address import seeds, slot_function
 from resilience.stores.redis.bundle import Place
 from resilience.stores.redis.node import Node
-from resilience.stores.redis.replies import Address, Divided, Elsewhere, Trouble
+from resilience.stores.redis.replies import Address, Divided, Elsewhere, NotDecided, Trouble, Unserved
 from resilience.stores.redis.scripts import board_key, bucket_key
 from resilience.stores.redis.servers import FAR_US
 from resilience.stores.settings import RedisStoreSettings
@@ -68,15 +68,23 @@ class Cluster:
         if place is None:
             slot = self._slot_of(bucket_key(self._name, question.limit, question.key))
             question.place = place = Place(slot)
-        return self._slots[place.slot] or (None if self._masters else self._any())
+        node = self._slots[place.slot]
+        if node is None and self._masters:  # by now somebody may serve it
+            self.missed()
+        elif node is None:
+            return self._any()
+        return node
 
     def _any(self) -> Node:
         """Before the map is known, whoever answers says where to go."""
         known = self.nodes
         return next((node for node in known if node.breaker.is_closed), known[0])
 
-    def instead(self, asked: Node, question: Take, told: Elsewhere | Divided) -> Node | None:
+    def instead(self, asked: Node, question: Take, told: NotDecided) -> Node | None:
         slot = question.place.slot
+        if isinstance(told, Unserved):
+            self.missed()
+            return None
         if isinstance(told, Divided):
             question.place = Place(slot, is_alone=True, is_asking=question.place.is_asking)
             return asked

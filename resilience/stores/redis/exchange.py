@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from resilience.stores.redis.replies import Divided, Elsewhere, Reply, ScriptMissing, Trouble
+from resilience.stores.redis.replies import NOT_DECIDED, Elsewhere, Reply, ScriptMissing, Trouble
 
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 """Goes before a call whose slot is only just being moved to the node that is asked."""
@@ -91,4 +91,4 @@ class Exchange:
 
 
 def _is_trouble(reply: Reply) -> bool:
-    return isinstance(reply, Trouble) and not isinstance(reply, (Elsewhere, Divided))
+    return isinstance(reply, Trouble) and not isinstance(reply, NOT_DECIDED)

@@ -21,7 +21,7 @@ from resilience.stores import timing
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.bundle import Bundle
 from resilience.stores.redis.lines import AsyncLine
-from resilience.stores.redis.replies import Divided, Elsewhere, Trouble
+from resilience.stores.redis.replies import NOT_DECIDED, NotDecided, Trouble
 from resilience.stores.settings import RedisStoreSettings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_TOGETHER: Final = 128
 """The most questions of one call: a script runs alone on its server, and must not keep others waiting."""
 _CLOCK: Final = SYSTEM_CLOCK
-Told = Answer | Elsewhere | Divided
+Told = Answer | NotDecided
 """What became of a question, or how a cluster must be asked instead."""
 
 
@@ -268,4 +268,4 @@ class LoopLane:
 
 def told(answer: Decided | Trouble, away: Callable[[str], Away]) -> Told:
     """What a caller is told: an error of one call among several is an answer that did not come."""
-    return answer if isinstance(answer, (Decided, Elsewhere, Divided)) else away(str(answer))
+    return answer if isinstance(answer, (Decided, *NOT_DECIDED)) else away(str(answer))

@@ -6,6 +6,7 @@ import ssl
 from typing import Final
 
 _LONGEST_REPLY: Final = 16 * 1024 * 1024
+_NOT_SERVED: Final = b"Hash slot not served"
 _BULK, _ERROR, _SIMPLE = b"$-+"
 Address = tuple[str, int]
 """A host and a port."""
@@ -36,6 +37,13 @@ class Divided(Trouble):
     """The keys of a call are on two nodes for now, since their slot is being moved. The script has not run: each is asked alone."""
 
 
+class Unserved(Trouble):
+    """No node of the cluster serves the slot. The node that says so is well."""
+
+
+NotDecided = Elsewhere | Divided | Unserved
+"""Answers of a cluster's node that has not run the script, and is well."""
+NOT_DECIDED: Final = (Elsewhere, Divided, Unserved)
 Reply = bytes | Trouble
 """What one command was answered: what it returned, or its error."""
 
@@ -86,6 +94,8 @@ def error_reply(text: bytes) -> Trouble:
     if word == "NOSCRIPT":
         return ScriptMissing(word)
     said = f"the server says {word}"
+    if word == "CLUSTERDOWN" and rest.startswith(_NOT_SERVED):
+        return Unserved(said)
     return Divided(said) if word == "TRYAGAIN" else Trouble(said)
 
 
@@ -102,7 +112,6 @@ _CODES: Final = {
     "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
     "BusyLoadingError": "LOADING",
     "ClusterCrossSlotError": "CROSSSLOT",
-    "ClusterDownError": "CLUSTERDOWN",
     "MasterDownError": "MASTERDOWN",
     "MaxConnectionsError": "that it has too many clients",
     "NoPermissionError": "NOPERM",
@@ -110,8 +119,14 @@ _CODES: Final = {
     "ReadOnlyError": "READONLY",
 }
 """Errors of redis-py whose texts have lost their codes."""
-_FOLLOWED: Final = {"NoScriptError": b"NOSCRIPT", "MovedError": b"MOVED", "AskError": b"ASK", "TryAgainError": b"TRYAGAIN"}
-"""Those that say that the script has not run and what to do instead."""
+_FOLLOWED: Final = {
+    "AskError": b"ASK",
+    "ClusterDownError": b"CLUSTERDOWN",
+    "MovedError": b"MOVED",
+    "NoScriptError": b"NOSCRIPT",
+    "TryAgainError": b"TRYAGAIN",
+}
+"""Those whose texts say more."""
 
 
 def is_reply(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from resilience.layers.limiter.questions import Take
 from resilience.stores.redis.node import Node
-from resilience.stores.redis.replies import Divided, Elsewhere
+from resilience.stores.redis.replies import Elsewhere, NotDecided
 
 MOST_HOPS: Final = 5
 """Nodes that are asked about one question, each of which has said that it has not decided it."""
@@ -27,8 +27,8 @@ class Servers(Protocol):
     def node_of(self, question: Take) -> Node | None:
         """The one that keeps its bucket; None where none does for now."""
 
-    def instead(self, asked: Node, question: Take, told: Elsewhere | Divided) -> Node | None:
-        """Where to put a question that `asked` has not decided."""
+    def instead(self, asked: Node, question: Take, told: NotDecided) -> Node | None:
+        """Where to put a question that `asked` has not decided; None: nowhere."""
 
     def moved(self, asked: Node, told: Elsewhere) -> None:
         """`asked` has said that another serves a slot."""
@@ -62,7 +62,7 @@ class OneServer:
     def node_of(self, question: Take) -> Node | None:
         return self.board
 
-    def instead(self, asked: Node, question: Take, told: Elsewhere | Divided) -> Node | None:
+    def instead(self, asked: Node, question: Take, told: NotDecided) -> Node | None:
         return None
 
     def moved(self, asked: Node, told: Elsewhere) -> None:
