@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,8 +52,9 @@ def limiter_over(
 class Caller:
     """Sends calls through a limiter and keeps count of what became of them, and how long each decision took."""
 
-    def __init__(self, limiter: SharedRateLimiter) -> None:
+    def __init__(self, limiter: SharedRateLimiter, keys: Sequence[str | None] = (None,)) -> None:
         self.limiter = limiter
+        self.keys = keys
         self.pipeline = Pipeline("p", limiter)
         self.took_s: list[float] = []
         self.found: Counter[str] = Counter()
@@ -82,7 +83,7 @@ class Caller:
             number = offset
             while (due_s := number / rate_per_s) < duration_s:
                 time.sleep(max(0.0, start_s + due_s - time.perf_counter()))
-                self.call()
+                self.call(self.keys[number % len(self.keys)])
                 number += threads
 
         workers = [threading.Thread(target=run, args=(offset,)) for offset in range(threads)]
