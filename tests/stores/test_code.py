@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from resilience import Call, CircuitBreaker, HealthSignal, Pipeline, RateLimited, SharedRateLimiter
+from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigError
+from resilience.fleet_health import FleetHealthSignal
+from resilience.health import HealthSettings, Hold
 from resilience.stores import HostStoreSettings, RedisStoreSettings, SharedStore, give_up, open_store, shared_health
 from tests.stores.limits import eventually
 from tests.stores.servers import Server
@@ -117,3 +121,30 @@ def test_the_program_on_the_page_runs(server: Server, name: str, tmp_path: Path)
     path.write_text(program.replace("redis://127.0.0.1:6379/0", server.url).replace('"shop"', f'"{name}"'), encoding="utf-8")
     done = subprocess.run([sys.executable, "-W", "error", str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("3 of 5\n", "")
+
+
+def test_two_signals_of_one_name_in_one_process_do_not_speak_for_each_other(store: SharedStore) -> None:
+    """Such as those of two files, or of a file and of code: a breaker that is open for one of them is not closed by the other."""
+    signals = [FleetHealthSignal(store, settings=HealthSettings(), name="default", clock=SYSTEM_CLOCK) for _ in range(2)]
+    first, second = signals
+    hold = Hold()
+    for signal in signals:
+        store.join(signal)
+    try:
+        for opener in (first, second):
+            eventually(lambda: not any(signal.in_incident for signal in signals))
+            before = first.status()["fleet_incident"]
+            opener.opened(hold, SYSTEM_CLOCK.now_us(), None)
+            eventually(lambda before=before: all(signal.status()["fleet_incident"] == before + 1 for signal in signals))  # type: ignore[misc]
+            time.sleep(1.2)  # both have told what they have to tell
+            assert all(signal.in_incident for signal in signals)
+            opener.closed(hold, SYSTEM_CLOCK.now_us())
+        eventually(lambda: not any(signal.in_incident for signal in signals))
+        store.leave(first)
+        second.opened(hold, SYSTEM_CLOCK.now_us(), None)
+        eventually(lambda: second.status()["fleet_incident"] == before + 2)
+        time.sleep(1.2)
+        assert second.in_incident
+    finally:
+        for signal in signals:
+            store.leave(signal)

@@ -64,11 +64,10 @@ class Cluster:
         return self._slots[self._board_slot] or self._any()
 
     def node_of(self, question: Take) -> Node | None:
-        place = question.place
-        if place is None:
-            slot = self._slot_of(bucket_key(self._name, question.limit, question.key))
-            question.place = place = Place(slot)
-        node = self._slots[place.slot]
+        if question.place is None:
+            question.place = Place(self._slot_of(bucket_key(self._name, question.limit, question.key)))
+        slot: int = question.place.slot
+        node = self._slots[slot]
         if node is None and self._masters:  # by now somebody may serve it
             self.missed()
         elif node is None:

@@ -19,6 +19,7 @@ _UNITS: Final = struct.Struct("<d")
 _MARK: Final = struct.Struct("<16d")
 _BOARD: Final = struct.Struct("<2d")
 _STATE: Final = struct.Struct("<8d")
+Told = tuple[str, int, Mark]
 
 
 class Script:
@@ -127,17 +128,20 @@ def board_key(prefix: str) -> bytes:
 
 
 class Renewal:
-    """What a process tells the board of all its signals, and what the board answers. All keys of a board are in one slot."""
+    """What a process tells the board of all its signals, and what the board answers. All keys of a board are in one slot.
+
+    marks: of each signal its name, which one of the process it is, and its mark.
+    """
 
     is_asking = False
 
-    def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[tuple[str, Mark]], *, is_told: bool = True) -> None:
+    def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[Told], *, is_told: bool = True) -> None:
         board = f"{{{prefix}}}:health"
         self.keys = [board_key(prefix)]
         self.arguments = [process.encode(), b"%d" % decides, channel(prefix)]
-        for signal, mark in marks:
+        for signal, number, mark in marks:
             self.keys += [f"{board}:{signal}:state".encode(), f"{board}:{signal}:marks".encode()]
-            self.arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen))
+            self.arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen) + b"#%d" % number)
         self._count = len(marks)
 
     def call(self, *, whole: bool = False) -> bytes:

@@ -7,10 +7,11 @@ import os
 import threading
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from resilience.clock import SYSTEM_CLOCK, Clock, to_us
-from resilience.fleet_health import FleetHealthSignal
+from resilience.fleet_health import FleetHealthSignal, Mark
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
 from resilience.layers.limiter.shared_bucket import Decided
@@ -217,10 +218,8 @@ class RedisStore:
                 signals, left, self._left = self._signals, self._left, ()
             began_us = self.clock.now_us()
             marks = [(signal, *signal.mark(began_us)) for signal in signals]
-            gone = [(signal.name, signal.mark(began_us)[0]._replace(is_open=False)) for signal in left]
-            renewal = Renewal(
-                self.settings.name, self._process, int(self._decides), [(signal.name, mark) for signal, mark, _ in marks] + gone
-            )
+            told = [(signal.name, signal.number, mark) for signal, mark, _ in marks] + _taken_back(left, began_us)
+            renewal = Renewal(self.settings.name, self._process, int(self._decides), told)
             reply = self._tell_board(renewal, ticket)
             ticket = None
             if reply is None:
@@ -291,14 +290,11 @@ class RedisStore:
             self._leases.give_all_back()
         if self.breaker.is_closed and (self._decides or self._signals or self._left):
             self._trade(SYSTEM_CLOCK.now_us())
-            renewal = Renewal(self.settings.name, self._process, -1, self._last_marks())
+            last = _taken_back((*self._signals, *self._left), self.clock.now_us())
+            renewal = Renewal(self.settings.name, self._process, -1, last)
             self._tell_board(renewal)
         self._unsubscribe()
         self.servers.close()
-
-    def _last_marks(self) -> list[Any]:
-        now_us = self.clock.now_us()
-        return [(signal.name, signal.mark(now_us)[0]._replace(is_open=False)) for signal in (*self._signals, *self._left)]
 
     def renew_locks(self) -> None:
         """In a forked child: threads, connections and leases are the parent's."""
@@ -326,6 +322,11 @@ class RedisStore:
             "workers": self.workers,
             "leases": 0 if self._leases is None else len(self._leases),
         }
+
+
+def _taken_back(signals: Sequence[FleetHealthSignal], now_us: int) -> list[tuple[str, int, Mark]]:
+    """The marks of signals that go."""
+    return [(signal.name, signal.number, signal.mark(now_us)[0]._replace(is_open=False)) for signal in signals]
 
 
 def _new_name() -> str:
