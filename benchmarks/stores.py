@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import importlib
+import itertools
 import statistics
 import sys
 import threading
@@ -24,16 +26,18 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # this checkout's package, not one that is installed
 
-import redis  # noqa: E402
+import redis.asyncio  # noqa: E402
 
 from resilience.clock import SYSTEM_CLOCK  # noqa: E402
 from resilience.layers.limiter import RateLimiterSettings, SharedLimiterState  # noqa: E402
 from resilience.stores.redis import RedisStore  # noqa: E402
 from resilience.stores.redis.scripts import TAKE, Questions  # noqa: E402
 from resilience.stores.settings import RedisStoreSettings  # noqa: E402
+from tests.stores.clusters import TestCluster  # noqa: E402
 from tests.stores.servers import Server  # noqa: E402
 
 CALLERS: Final = 50
+BLOCK: Final = 50
 RATE_PER_S: Final = 1_000_000.0
 LEASED: Final = 100
 Decide = Callable[[], object]
@@ -87,11 +91,38 @@ async def rate_of_tasks(decide: ADecide, seconds: float) -> float:
     return sum(await asyncio.gather(*(run() for _ in range(CALLERS)))) / (time.perf_counter() - began_s)
 
 
+def compared(decide: Decide, bare: Decide, blocks: int) -> tuple[float, float]:
+    """Microseconds a call of two that one caller makes in turns, block by block: the median of each."""
+
+    def took_us(call: Decide) -> float:
+        began_s = time.perf_counter()
+        for _ in range(BLOCK):
+            call()
+        return (time.perf_counter() - began_s) / BLOCK * 1e6
+
+    found = [(took_us(decide), took_us(bare)) for _ in range(blocks)]
+    return statistics.median(ours for ours, _ in found), statistics.median(theirs for _, theirs in found)
+
+
+async def acompared(decide: ADecide, bare: ADecide, blocks: int) -> tuple[float, float]:
+    """The same by one task."""
+
+    async def took_us(call: ADecide) -> float:
+        began_s = time.perf_counter()
+        for _ in range(BLOCK):
+            await call()
+        return (time.perf_counter() - began_s) / BLOCK * 1e6
+
+    found = [(await took_us(decide), await took_us(bare)) for _ in range(blocks)]
+    return statistics.median(ours for ours, _ in found), statistics.median(theirs for _, theirs in found)
+
+
 class Ours:
     """Decisions as a limiter makes them: the question is put together anew each time."""
 
     def __init__(self, url: str, mode: str, burst: int = 1_000_000) -> None:
         self.store = RedisStore(RedisStoreSettings(url, mode=mode, name=f"bench-{mode}"))
+        self.store.timeout_us = 5_000_000  # a machine that is busy must not have decisions measured that no server made
         settings = RateLimiterSettings(rate_per_s=RATE_PER_S, burst=burst)
         self.state = SharedLimiterState("api", settings, None, SYSTEM_CLOCK.now_us(), self.store)
 
@@ -107,11 +138,36 @@ class Ours:
         self.store.close()
 
 
+class OfKeys(Ours):
+    """The same for a hundred clients in turn: in a cluster, their buckets are on all nodes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "strict")
+        self._keys = itertools.cycle([f"client{number}" for number in range(100)])
+
+    def decide(self) -> object:
+        question = self.state.question(next(self._keys), 1, SYSTEM_CLOCK.now_us())
+        return self.store.take(question) or self.store.ask(question)
+
+    async def adecide(self) -> object:
+        question = self.state.question(next(self._keys), 1, SYSTEM_CLOCK.now_us())
+        return self.store.take(question) or await self.store.aask(question)
+
+
 def bare(url: str, state: SharedLimiterState) -> Decide:
     """The same script by redis-py's own client, with nothing around it."""
     client = redis.Redis.from_url(url)
     questions = Questions("bench-bare", [state.question(None, 1, 0)])
     digest = client.script_load(TAKE.text)
+    keys, arguments = questions.keys, questions.arguments
+    return lambda: client.evalsha(digest, len(keys), *keys, *arguments)
+
+
+def abare(url: str, state: SharedLimiterState) -> ADecide:
+    """The same by redis-py's client for an event loop."""
+    client = redis.asyncio.Redis.from_url(url)
+    questions = Questions("bench-bare", [state.question(None, 1, 0)])
+    digest = hashlib.sha1(TAKE.text, usedforsecurity=False).hexdigest()
     keys, arguments = questions.keys, questions.arguments
     return lambda: client.evalsha(digest, len(keys), *keys, *arguments)
 
@@ -164,6 +220,14 @@ class Report:
             self.rates[what] = statistics.median(found)
             print(f"{what:44} {self.rates[what]:>12,.0f}/s   from {min(found):,.0f} to {max(found):,.0f}")
 
+    def compare(self, what: str, found: tuple[float, float], at_most: float) -> None:
+        """One caller: the time of ours divided by that of the bare call of the same script with the same arguments."""
+        ours_us, bare_us = found
+        ratio = ours_us / bare_us
+        self.missed += ratio > at_most
+        verdict = "reached" if ratio <= at_most else "MISSED"
+        print(f"{what:60} {ratio:6.2f} x its time ({ours_us:.0f} and {bare_us:.0f} us)   at most {at_most:.2f} x   {verdict}")
+
     def promise(self, what: str, of: str, than: str, at_least: float) -> None:
         if of not in self.rates or than not in self.rates:
             print(f"{what:60} not measured")
@@ -174,17 +238,28 @@ class Report:
         print(f"{what:60} {ratio:6.2f} x   promised {at_least:.2f} x   {verdict}")
 
 
-def measure(url: str, seconds: float, rounds: int) -> Report:
+def measure(url: str, cluster_url: str, seconds: float, rounds: int) -> Report:
     """All of it."""
     report = Report()
+    keyed, spread = OfKeys(url), OfKeys(cluster_url)
     strict, leased = Ours(url, "strict"), Ours(url, "lease", burst=4 * LEASED)
     others = of_limits(url)
     decide_bare = bare(url, strict.state)
+    blocks = max(20, round(seconds * rounds * 40))
+    one = "strict, one caller, beside a bare EVALSHA"
+    report.compare(f"{one}, threads", compared(strict.decide, decide_bare, blocks), 1.1)
+    found = asyncio.run(_acompared_in_loop(strict, url, blocks))
+    report.compare(f"{one}, asyncio", found, 1.1)
+    print()
     subjects: dict[str, Callable[[], float]] = {
         "bare EVALSHA, one caller": lambda: rate_of(decide_bare, seconds),
         "strict, one caller": lambda: rate_of(strict.decide, seconds),
         f"strict, {CALLERS} threads": lambda: rate_of_threads(strict.decide, seconds),
         f"strict, {CALLERS} tasks": lambda: asyncio.run(rate_of_tasks(strict.adecide, seconds)),
+        "strict, 100 keys, one caller": lambda: rate_of(keyed.decide, seconds),
+        f"strict, 100 keys, {CALLERS} tasks": lambda: asyncio.run(rate_of_tasks(keyed.adecide, seconds)),
+        "cluster of 3, 100 keys, one caller": lambda: rate_of(spread.decide, seconds),
+        f"cluster of 3, 100 keys, {CALLERS} tasks": lambda: asyncio.run(rate_of_tasks(spread.adecide, seconds)),
         "leased, one caller": lambda: rate_of(leased.decide, seconds),
         f"leased, {CALLERS} tasks": lambda: asyncio.run(rate_of_tasks(leased.adecide, seconds)),
     }
@@ -202,10 +277,14 @@ def measure(url: str, seconds: float, rounds: int) -> Report:
             f"throttled-py, {CALLERS} threads": lambda: rate_of_threads(throttled, seconds),
         }
     report.note(subjects, rounds)
-    for ours in (strict, leased):
-        print(f"{ours.store.settings.mode}: {ours.store.breaker.failures} trips failed")
+    for name, ours in {"strict": strict, "strict, 100 keys": keyed, "cluster of 3": spread, "lease": leased}.items():
+        print(f"{name}: {ours.store.status()['failures']} trips failed")
         ours.close()
     return report
+
+
+async def _acompared_in_loop(ours: Ours, url: str, blocks: int) -> tuple[float, float]:
+    return await acompared(ours.adecide, abare(url, ours.state), blocks)
 
 
 async def _made_in_loop(make: Callable[[], ADecide], seconds: float) -> float:
@@ -213,12 +292,14 @@ async def _made_in_loop(make: Callable[[], ADecide], seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[Server]:
-    server = Server()
-    try:
-        yield server
-    finally:
-        server.close()
+def _servers() -> Iterator[tuple[str, str]]:
+    """Where one server is, and where a cluster is."""
+    with contextlib.ExitStack() as stack:
+        server = Server()
+        stack.callback(server.close)
+        cluster = TestCluster()
+        stack.callback(cluster.close)
+        yield server.url, cluster.url
 
 
 def main() -> int:
@@ -227,10 +308,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
     arguments = parser.parse_args()
-    with _server() as server:
-        report = measure(server.url, arguments.seconds, arguments.rounds)
+    with _servers() as (url, cluster_url):
+        report = measure(url, cluster_url, arguments.seconds, arguments.rounds)
     print()
-    report.promise("strict, one caller, beside a bare EVALSHA", "strict, one caller", "bare EVALSHA, one caller", 1 / 1.1)
     report.promise(f"strict, {CALLERS} tasks, beside limits", f"strict, {CALLERS} tasks", f"limits, {CALLERS} tasks", 5.0)
     report.promise(f"strict, {CALLERS} threads, beside limits", f"strict, {CALLERS} threads", f"limits, {CALLERS} threads", 2.0)
     report.promise(f"leased by {LEASED}, one caller, beside limits", "leased, one caller", "limits, one caller", 20.0)

@@ -33,7 +33,7 @@ from resilience.handle import PipelineHandle
 from resilience.health import HealthSignal
 from resilience.layers.breaker import BreakerState, CircuitBreaker
 from resilience.layers.deadline import CurrentDeadline, Deadline, current_deadline
-from resilience.layers.limiter import RateLimiter
+from resilience.layers.limiter import RateLimiter, SharedRateLimiter
 from resilience.layers.retry import Retry, Verdict
 from resilience.pipeline import Pipeline
 from resilience.refusals import RefusalSettings
@@ -72,6 +72,7 @@ __all__ = [
     "Rejected",
     "ResilienceError",
     "Retry",
+    "SharedRateLimiter",
     "StoreChanged",
     "Toolkit",
     "Verdict",

@@ -6,6 +6,7 @@ board decides is arithmetic here; the Redis script does the same. All instants o
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from resilience.health import PPB, HealthSettings, HealthSignal, Hold, Phase
 
 LAPSES_US: Final = 5_000_000
 """A mark that is not renewed for so long counts as closed."""
+_numbers: Final = itertools.count()
 RESTORED: Final = "restored"
 """The mark of nobody, which keeps an incident going in a store that lost its memory until its marks are renewed."""
 
@@ -130,6 +132,8 @@ class FleetHealthSignal(HealthSignal):
         )
         self._board = board
         self.quorum = quorum
+        self.number = next(_numbers)
+        """Which one of this process it is: two of one name, such as those of two files, have marks of their own on the board."""
         self._fleet = Hold()
         self._short_of_quorum: set[Hold] = set()
         self._openings = 0
@@ -143,8 +147,8 @@ class FleetHealthSignal(HealthSignal):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """Counts the changes of the factor that the fleet has agreed on."""
-        return self._seen.epoch
+        """Counts the changes of the factor that the fleet has agreed on, from 1: 0 is what no fleet has a part in."""
+        return self._seen.epoch + 1
 
     # --- written by breakers ---------------------------------------------------------------------------------------------------
 

@@ -21,9 +21,9 @@ from resilience.layers.deadline import Deadline, DeadlineState
 from resilience.layers.limiter import LimiterState, RateLimiter, SharedLimiterState, SharedRateLimiter
 from resilience.layers.retry import Retry, RetryState
 from resilience.pipeline import Pipeline
-from resilience.stores import HostStoreSettings, ProcessStoreSettings, SharedStore, StoreSettings, give_up, open_store
+from resilience.stores import HostStoreSettings, SharedStore, give_up, open_store
 from resilience.stores.live import SharedStoreSettings
-from resilience.stores.settings import after_file
+from resilience.stores.settings import ProcessStoreSettings, StoreSettings, after_file
 
 
 class States:
@@ -81,7 +81,10 @@ class States:
         health = self._signal(entry.health)
         if isinstance(entry.store, ProcessStoreSettings):
             return LimiterState(entry.settings, health, now_us)
-        return SharedLimiterState(name, entry.settings, health, now_us, self.stores[entry.store].buckets, entry.on_store_error)
+        buckets, has_fleet_health = self.stores[entry.store].buckets, self.document.has_fleet_health(name)
+        return SharedLimiterState(
+            name, entry.settings, health, now_us, buckets, entry.on_store_error, has_fleet_health=has_fleet_health
+        )
 
     def _signal(self, name: str | None) -> HealthSignal | None:
         return None if name is None else self.signals[name]
@@ -108,6 +111,7 @@ class States:
             state.configure(limiter.settings, now_us)
             if isinstance(state, SharedLimiterState):
                 state.on_store_error = limiter.on_store_error
+                state.has_fleet_health = self.document.has_fleet_health(name)
 
     def _follow_stores(self, before: States | None) -> None:
         for signal in self.signals.values():

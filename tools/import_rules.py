@@ -66,7 +66,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
-PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.testing")
+PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.stores", "resilience.testing")
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {

@@ -15,7 +15,7 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
 from resilience.refusals import RefusalSettings
-from resilience.stores.settings import PROCESS, StoreSettings
+from resilience.stores.settings import PROCESS, HostStoreSettings, RedisStoreSettings, StoreSettings
 
 LayerKind = Literal["deadline", "limiter", "breaker", "retry"]
 StoreErrorAction = Literal["local", "open", "closed"]
@@ -86,3 +86,8 @@ class Document:
     refusals: RefusalSettings
     warnings: tuple[Problem, ...]
     positions: Mapping[str, Position]
+
+    def has_fleet_health(self, limiter: str) -> bool:
+        """Whether all processes that share a limiter's store hear of health from one board: that of the store at the top."""
+        of_health, of_limiter = self.store.kind, self.limiters[limiter].store.kind
+        return of_health == RedisStoreSettings.kind or of_health == of_limiter == HostStoreSettings.kind

@@ -104,15 +104,15 @@ def _warn_of_idle_keys(report: Report, document: Document) -> None:
 
 
 def _warn_of_lonely_health(report: Report, document: Document) -> None:
-    """A limit that is shared, cut by a health that is not: each process would cut its own view of it."""
-    if document.store != PROCESS:
-        return
+    """A limit that more share than share the health that cuts it: each of them would cut its own view of it."""
+    sharing = "process" if document.store == PROCESS else "machine"
     for name, entry in document.limiters.items():
         path = dotted(dotted(LIMITERS.name, name), STORE.name)
-        if entry.store != PROCESS and entry.health is not None and path in document.positions:
+        is_lonely = entry.store != PROCESS and not document.has_fleet_health(name)
+        if is_lonely and entry.health is not None and path in document.positions:
             message = (
-                f"is shared, but health signal {shown(entry.health)} is each process's own, so an open breaker cuts the limit for "
-                "its own process only; write this store at the top of the file, or health: none"
+                f"is shared, but health signal {shown(entry.health)} is each {sharing}'s own, so an open breaker cuts the limit "
+                f"for its own {sharing} only; write this store at the top of the file, or health: none"
             )
             report.warn(document.positions[path], path, message)
 

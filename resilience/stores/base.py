@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from resilience.fleet_health import FleetHealthSignal, Wakes
 from resilience.layers.limiter.questions import Buckets
+from resilience.stores.settings import HostStoreSettings, RedisStoreSettings
 
 STORE_THREAD: Final = "resilience-store"
 """What the thread of a store is called."""
@@ -18,10 +19,13 @@ LANE_TASK: Final = "resilience-store-lane"
 class SharedStore(Wakes, Protocol):
     """A store of the host or of a fleet, alive in this process. `open_store` makes one; all that have the same settings share it.
 
-    kind: "host" or "redis". buckets: what limiters ask.
+    kind: "host" or "redis". settings: what it was opened with. buckets: what limiters ask.
     """
 
     kind: str
+
+    @property
+    def settings(self) -> HostStoreSettings | RedisStoreSettings: ...
 
     @property
     def buckets(self) -> Buckets: ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from resilience.clock import Clock
+from resilience.clock import SYSTEM_CLOCK, Clock
 from resilience.errors import ConfigError
+from resilience.fleet_health import FleetHealthSignal
+from resilience.health import HealthSettings, HealthSignal
 from resilience.stores.base import SharedStore
 from resilience.stores.settings import HostStoreSettings, RedisStoreSettings
 
@@ -18,22 +20,30 @@ SharedStoreSettings = HostStoreSettings | RedisStoreSettings
 
 @dataclass(slots=True)
 class _Used:
-    """A store, and how many use it."""
+    """A store, how many use it, and the signals that code has asked for."""
 
     store: SharedStore
     users: int = 0
+    signals: dict[str, FleetHealthSignal] = field(default_factory=dict)
 
 
 _lock = threading.Lock()
 _used: Final[dict[tuple[SharedStoreSettings, Clock], _Used]] = {}
 
 
-def open_store(settings: SharedStoreSettings, clock: Clock) -> SharedStore:
+def open_store(settings: SharedStoreSettings, clock: Clock = SYSTEM_CLOCK) -> SharedStore:
     """The live store of these settings, for one more user; `give_up` ends that use. Nothing is connected until it is asked.
 
+    Args:
+        settings: a `RedisStoreSettings`, or a `HostStoreSettings` with a name; those of one name share limits and health.
+        clock: where time comes from.
+
     Raises:
-        ConfigError: what the store needs is not installed.
+        ConfigError: what the store needs is not installed, or its URL cannot be read.
+        ValueError: a store of the host has no name.
     """
+    if isinstance(settings, HostStoreSettings) and settings.name is None:
+        raise ValueError("HostStoreSettings.name: must be given where no configuration file gives it one")
     with _lock:
         found = _used.get((settings, clock))
         if found is None:
@@ -52,6 +62,39 @@ def give_up(store: SharedStore) -> None:
                     return
                 del _used[made_for]
     store.close()
+
+
+def shared_health(
+    store: SharedStore,
+    *,
+    cut: float = 0.7,
+    recover: float = 0.05,
+    every_s: float = 60.0,
+    floor: float | None = None,
+    name: str = "default",
+    clock: Clock = SYSTEM_CLOCK,
+) -> HealthSignal:
+    """The health signal of this name that all processes share which open the store. It lives until the store is given up.
+
+    Args:
+        store: what `open_store` has opened. Its settings say how many processes must have a breaker open (`quorum`).
+        cut, recover, every_s, floor, name, clock: as of `HealthSignal`. Asked for again, a signal goes by what is said last.
+
+    Raises:
+        ValueError: a setting is out of range, or the store has been given up.
+    """
+    settings = HealthSettings(cut, recover, every_s, floor)
+    with _lock:
+        used = next((found for found in _used.values() if found.store is store), None)
+        if used is None:
+            raise ValueError("the store is not open: all who have opened it have given it up")
+        signal = used.signals.get(name)
+        if signal is None:
+            quorum = store.settings.quorum
+            signal = used.signals[name] = FleetHealthSignal(store, quorum=quorum, settings=settings, name=name, clock=clock)
+    signal.configure(settings)
+    store.join(signal)
+    return signal
 
 
 def _make(settings: SharedStoreSettings, clock: Clock) -> SharedStore:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from resilience.settings import Kind, option, validate
 
@@ -48,7 +49,8 @@ class RedisStoreSettings:
     kind: ClassVar[str] = "redis"
 
     url: str = option(
-        Kind.TEXT, "where it is: redis://, rediss:// (TLS), unix:// or redis+sentinel://, with user, password and database"
+        Kind.TEXT,
+        "where it is: redis://, rediss:// (TLS), unix://, redis+sentinel:// or redis+cluster://, with user and password",
     )
     mode: str = option(
         Kind.CHOICE,
@@ -63,13 +65,17 @@ class RedisStoreSettings:
     def __post_init__(self) -> None:
         validate(self)
         if not self.url.startswith(SCHEMES):
-            raise ValueError(f"RedisStoreSettings.url: must begin with {', '.join(SCHEMES)}, got {_scheme(self.url)}")
+            raise ValueError(f"RedisStoreSettings.url: must begin with {_SHOWN}, got {_scheme(self.url)}")
+        hosts_of_cluster(self.url)
 
     def __repr__(self) -> str:
         return f"RedisStoreSettings(mode={self.mode!r}, name={self.name!r})"  # the url may hold a password
 
 
-SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://")
+CLUSTERS = ("redis+cluster://", "rediss+cluster://")
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", *CLUSTERS)
+_SHOWN = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+_PORT = 6379
 StoreSettings = ProcessStoreSettings | HostStoreSettings | RedisStoreSettings
 PROCESS = ProcessStoreSettings()
 
@@ -92,3 +98,36 @@ def _scheme(url: str) -> str:
     """What stands before "://": the rest may hold a password."""
     scheme, mark, _ = url.partition("://")
     return repr(scheme + mark) if mark else "a text without ://"
+
+
+def hosts_of_cluster(url: str) -> tuple[tuple[str, int], ...]:
+    """The hosts and ports that the URL of a cluster names: redis+cluster://HOST:PORT,HOST:PORT. None where it is of something else.
+
+    Raises:
+        ValueError: it cannot be read. The text holds nothing of it, since it may hold a password.
+    """
+    if not url.startswith(CLUSTERS):
+        return ()
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("RedisStoreSettings.url: cannot be read as a URL") from None
+    hosts = [host for host in parts.netloc.rpartition("@")[2].split(",") if host]
+    if parts.path.strip("/") not in ("", "0"):
+        raise ValueError(
+            "RedisStoreSettings.url: a cluster has no databases but 0; nothing stands between its hosts and a question mark"
+        )
+    if not hosts:
+        raise ValueError("RedisStoreSettings.url: a cluster needs one host at least: redis+cluster://HOST:PORT,HOST:PORT")
+    return tuple(_host_and_port(host) for host in hosts)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    try:
+        found = urlsplit(f"//{text}")
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if not host or port == 0:
+        raise ValueError("RedisStoreSettings.url: a host of a cluster is HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    return host, _PORT if port is None else port

@@ -34,6 +34,7 @@ class StoreBreaker:
         self._store = store
         self._clock = clock
         self._machine = Machine(f"{store} store", _SETTINGS, None)
+        self.whose = ""  # which of several servers
         self.reason = ""
         self.failures = 0
         self._is_clean = True
@@ -65,7 +66,7 @@ class StoreBreaker:
         self._is_clean = trouble is None
         was = self._machine.state
         if trouble is not None:
-            self.reason = trouble
+            self.reason = self.whose + trouble
             self.failures += 1
         with untold():
             self._machine.settle(ticket, Outcome.OK if trouble is None else Outcome.FAILED, False, self._clock.now_us())
@@ -73,7 +74,7 @@ class StoreBreaker:
         if was is BreakerState.CLOSED and now is BreakerState.OPEN:
             emit([StoreChanged(self._store, False, self.reason)])
         elif was is not BreakerState.CLOSED and now is BreakerState.CLOSED:
-            emit([StoreChanged(self._store, True, "it answers again")])
+            emit([StoreChanged(self._store, True, f"{self.whose}it answers again")])
 
     def ignore(self, ticket: Ticket) -> None:
         """A trip has ended that says nothing of the store."""

@@ -170,7 +170,10 @@ def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
         ),
         (
             "version: 1\nstore: {redis: {url: ▶x, mode: lease}}\n",
-            "store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel://, got a text without ://",
+            (
+                "store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, "
+                "got a text without ://"
+            ),
         ),
         ("version: 1\nstore:▶\n", "store: must be process, host, or a mapping such as {redis: {url: ...}}, got nothing"),
         (

@@ -59,7 +59,7 @@ a request that has begun cannot be run again, so put the retry into a pipeline f
 20:34: routes[1].match.methods[0]: methods are upper-case: write 'GET'
 20:51: routes[1].pipeline: no pipeline is called 'apj'; did you mean 'api'?
 21:5: routes[2].match: is missing: a mapping such as {path: /orders, methods: [GET]}
-22:22: store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel://, got a text without ://
+22:22: store.redis.url: must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, got a text without ://
 23:3: a key must be a word, got a list
 """
 

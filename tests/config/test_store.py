@@ -82,3 +82,26 @@ def test_a_shared_limit_by_a_health_that_is_not_shared_is_warned_of() -> None:
     assert "secret" not in warning.message
     assert load(f"limiters: {{a: {{rate: 1/s, health: none, store: {store}}}}}\n{used}").warnings == ()
     assert load(f"limiters: {{a: {{rate: 1/s}}}}\n{used}store: {store}\n").warnings == ()
+
+
+def test_a_health_of_one_machine_is_no_fleets() -> None:
+    redis, other = f"{{redis: {{url: '{URL}'}}}}", f"{{redis: {{url: '{URL}', name: other}}}}"
+    used = "pipelines: {p: [{limiter: a}]}\n"
+    (warning,) = load(f"limiters: {{a: {{rate: 1/s, store: {redis}}}}}\n{used}store: host\n").warnings
+    assert warning.message.startswith("is shared, but health signal 'default' is each machine's own")
+    for of_limiter, of_health in ((other, redis), ("host", redis), ("{host: {name: other}}", "host"), ("process", "host")):
+        document = load(f"limiters: {{a: {{rate: 1/s, store: {of_limiter}}}}}\n{used}store: {of_health}\n")
+        assert document.warnings == ()
+        assert document.has_fleet_health("a") or of_limiter == "process"
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://h:7000,[::1]:7001", "rediss+cluster://user:secret@h/?ssl_ca_certs=ca.pem"])
+def test_a_cluster_is_named_by_some_of_its_nodes(url: str) -> None:
+    document = load(f"store: {{redis: {{url: '{url}'}}}}\n")
+    assert document.store == RedisStoreSettings(url)
+
+
+def test_a_cluster_that_cannot_be_reached_so_is_told_at_its_place() -> None:
+    (told,) = faults("version: 1\nstore: {redis: {url: 'redis+cluster://user:secret@h:7000/1'}}\n")
+    assert told.startswith("2:22: store.redis.url: a cluster has no databases")
+    assert "secret" not in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,12 +26,18 @@ def redis_store(url: str, name: str, *, is_patient: bool = True, **settings: Any
     """
     store = RedisStore(RedisStoreSettings(url, name=name, **settings))
     if is_patient:
-        store.timeout_us = 5_000_000
-        store._lines._quick = store._lines._patient
+        be_patient(store)
     try:
         yield store
     finally:
         store.close()
+
+
+def be_patient(store: RedisStore) -> None:
+    """Let a store wait for as long as it takes, for connections too."""
+    store.timeout_us = 5_000_000
+    for node in store.servers.nodes:
+        node.lines._quick = node.lines._patient
 
 
 def limiter_over(
@@ -46,8 +52,9 @@ def limiter_over(
 class Caller:
     """Sends calls through a limiter and keeps count of what became of them, and how long each decision took."""
 
-    def __init__(self, limiter: SharedRateLimiter) -> None:
+    def __init__(self, limiter: SharedRateLimiter, keys: Sequence[str | None] = (None,)) -> None:
         self.limiter = limiter
+        self.keys = keys
         self.pipeline = Pipeline("p", limiter)
         self.took_s: list[float] = []
         self.found: Counter[str] = Counter()
@@ -76,7 +83,7 @@ class Caller:
             number = offset
             while (due_s := number / rate_per_s) < duration_s:
                 time.sleep(max(0.0, start_s + due_s - time.perf_counter()))
-                self.call()
+                self.call(self.keys[number % len(self.keys)])
                 number += threads
 
         workers = [threading.Thread(target=run, args=(offset,)) for offset in range(threads)]

@@ -13,7 +13,7 @@ from resilience.health import HealthSettings, Hold
 from resilience.layers.limiter import RateLimiterSettings, SharedLimiterState, SharedRateLimiter
 from resilience.stores.redis import RedisStore
 from resilience.stores.settings import RedisStoreSettings
-from tests.stores.limits import Caller, eventually
+from tests.stores.limits import Caller, be_patient, eventually
 from tests.stores.servers import Server
 
 
@@ -35,8 +35,7 @@ class Process:
     def __init__(self, server: Server, name: str, mode: str, skew_s: float) -> None:
         self.clock = SkewedClock(skew_s)
         self.store = RedisStore(RedisStoreSettings(server.url, name=name, mode=mode), self.clock)
-        self.store.timeout_us = 5_000_000
-        self.store._lines._quick = self.store._lines._patient
+        be_patient(self.store)
         self.signal = FleetHealthSignal(self.store, settings=HealthSettings(), name="default", clock=self.clock)
         self.store.join(self.signal)
         settings = RateLimiterSettings(rate_per_s=100.0, burst=100)

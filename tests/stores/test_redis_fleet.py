@@ -106,6 +106,27 @@ def test_recovery_climbs_everywhere_at_once(fleet: Fleet) -> None:
         eventually(lambda last=last: min(fleet.factors()) >= last, 1.0)  # type: ignore[misc]
 
 
+def test_a_limit_in_a_store_of_its_own_follows_the_health_of_the_fleet(tmp_path: Path, server: Server, name: str) -> None:
+    """Its buckets are in one store and the board is in another, whose epochs go with every question."""
+    path = tmp_path / "resilience.yaml"
+    text = CONFIG.format(every="1m", url=server.url, name=name, mode="strict", quorum=1)
+    own = f"{{redis: {{url: '{server.url}', name: {name}own}}}}"
+    path.write_text(text.replace("burst: 100", f"burst: 100, store: {own}"), encoding="utf-8")
+    first, other = Worker(path), Worker(path)
+    try:
+        for worker in (first, other):
+            eventually(lambda worker=worker: worker.tell("health")["shared"], 10.0)  # type: ignore[misc]
+        assert other.tell("calls 1") == 1
+        first.tell("force open")
+        eventually(lambda: other.tell("status")["rate_per_s"] == pytest.approx(0.3 / 3600), 1.0)
+        admitted = sum(worker.tell("calls 100") for worker in (first, other))
+        alone = sum(worker.tell("status")["decided_without_store"] for worker in (first, other))
+        assert 30 <= admitted <= 30 + alone
+    finally:
+        first.close()
+        other.close()
+
+
 def test_a_quorum_of_two(fleet: Fleet) -> None:
     workers = fleet.start(quorum=2)
     workers[0].tell("force open")

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,8 +17,9 @@ import redis
 
 from resilience import Pipeline, RateLimited, StoreChanged, subscribe
 from resilience.stores.base import CONNECT_THREAD, STORE_THREAD
-from resilience.stores.redis.lines import AsyncLine, Trouble
-from resilience.stores.redis.scripts import RENEW
+from resilience.stores.redis.lines import AsyncLine
+from resilience.stores.redis.replies import Trouble
+from resilience.stores.redis.scripts import Renewal
 from resilience.stores.redis.store import RedisStore
 from tests.stores.limits import Caller, eventually, limiter_over
 from tests.stores.limits import redis_store as patient_store
@@ -485,27 +486,29 @@ def test_a_frozen_server_holds_nobody_up(own_server: Server, name: str, way: str
 def test_a_server_may_be_away_for_any_number_of_tries(own_server: Server, name: str, way: str) -> None:
     """redis-py's pools make a hundred connections by default, and then no more."""
     with redis_store(own_server.url, name) as store:
-        lines, command = AsyncLine(store.settings), RENEW.call([b"any"], [b"a", b"0", b"any"])
+        line, lines, calls = AsyncLine(store.settings), store.servers.board.lines, [Renewal(name, "a", 0, [])]
         own_server.kill()
 
-        async def tries() -> bytes:
+        async def tries() -> Sequence[Any]:
             for _ in range(250):
                 with pytest.raises(Trouble):
-                    await lines.trip(command, 1_000_000, bytes)
+                    await line.trip(calls, 1_000_000)
             own_server.start()
-            reply = await lines.trip(command, 5_000_000, partial(RENEW.call, [b"any"], [b"a", b"0", b"any"], whole=True))
-            await lines.close()
-            return reply
+            replies = await line.trip(calls, 5_000_000)
+            await line.close()
+            return replies
 
         if way == "loop":
-            assert len(asyncio.run(tries())) == 16
+            assert [len(reply) for reply in asyncio.run(tries())] == [16]
             return
         for number in range(250):
             with pytest.raises(Trouble):
-                store._lines.trip(command, 1_000_000, bytes, is_patient=number % 2 == 0)
+                lines.trip(calls, 1_000_000, is_patient=number % 2 == 0)
         own_server.start()
-        whole = partial(RENEW.call, [b"any"], [b"a", b"0", b"any"], whole=True)
-        assert all(len(store._lines.trip(command, 5_000_000, whole, is_patient=patient)) == 16 for patient in (True, False))
+        for patient in (True, False):
+            (reply,) = lines.trip(calls, 5_000_000, is_patient=patient)
+            assert isinstance(reply, bytes)
+            assert len(reply) == 16
 
 
 @pytest.mark.parametrize("mode", ["strict", "lease"])

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
@@ -76,11 +76,14 @@ class RateLimiter:
             trusted_proxies=trusted_proxies,
             shadow=shadow,
         )
-        state = LimiterState(settings, health, clock.now_us())
+        state = self._new_state(name, settings, health, clock.now_us())
         self._bind(name, clock, settings, state, key, cost if callable(cost) else None)
 
+    def _new_state(self, name: str, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> LimiterState:
+        return LimiterState(settings, health, now_us)
+
     @classmethod
-    def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> RateLimiter:
+    def over(cls, state: LimiterState, settings: RateLimiterSettings, *, name: str, clock: Clock) -> Self:
         """A limiter of these settings over a state that exists already; `LimiterState.configure` makes the state follow."""
         limiter = cls.__new__(cls)
         limiter._bind(name, clock, settings, state, settings.key, None)

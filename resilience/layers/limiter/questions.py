@@ -15,9 +15,10 @@ class Take:
     least, most: as many whole tokens as there are between them; both are the call's cost where nothing is taken ahead.
     patience_us: how long the caller would wait for `least` of them.
     timeout_us: how long the caller can wait for the answer; a store may have a shorter limit of its own.
+    place: where the store keeps the bucket, as far as it has found out: a note of its own.
     """
 
-    __slots__ = ("fresh_units", "key", "least", "limit", "most", "pace", "patience_us", "timeout_us")
+    __slots__ = ("fresh_units", "key", "least", "limit", "most", "pace", "patience_us", "place", "timeout_us")
 
     def __init__(
         self, limit: str, key: str | None, pace: Pace, fresh_units: int, cost: int, patience_us: int = 0, timeout_us: int = 1 << 62
@@ -29,6 +30,7 @@ class Take:
         self.least = self.most = cost
         self.patience_us = patience_us
         self.timeout_us = timeout_us
+        self.place: Any = None
 
     def __repr__(self) -> str:
         return f"Take({self.limit!r}, {self.least}..{self.most})"
@@ -84,3 +86,10 @@ class Buckets(Protocol):
 
     def status(self) -> dict[str, Any]:
         """What an operator wants to see."""
+
+
+class HasBuckets(Protocol):
+    """A store, as far as its limiters care."""
+
+    @property
+    def buckets(self) -> Buckets: ...

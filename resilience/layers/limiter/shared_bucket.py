@@ -32,7 +32,8 @@ _LONGEST_TTL_MS: Final = 10**14
 class Pace(NamedTuple):
     """What a limit allows, as its health factor moves: `numerator / denominator` units a microsecond, and `capacity` units at most.
 
-    epoch: counts the changes of the factor that the fleet has agreed on; where two askers differ, the newer one is right.
+    epoch: counts the changes of the factor that the fleet has agreed on; where two askers differ, the newer one is right. 0: no
+        fleet has a part in it, and each asker goes by what it asks with.
     start_us, every_us, steps: from `start_us` on, by the store's clock, both grow in so many steps, each after `every_us`.
     first, rise, least, growth: numerator and capacity at the start, and what each step adds to them. `steps` 0: none of it matters.
     """
@@ -154,7 +155,7 @@ def brought(bucket: Bucket, pace: Pace, now_us: int) -> Bucket:
     units, rest, at_us, old = bucket
     if at_us > now_us:
         at_us, rest = now_us, 0
-    if pace.epoch < old.epoch:
+    if 0 < pace.epoch < old.epoch:
         pace = old
     if pace.epoch > old.epoch:
         turn_us = min(max(pace.start_us, at_us), now_us)

@@ -18,10 +18,19 @@ _CLOCK_WAS_SET_US: Final = 1_000_000
 """A store's clock that is so far from where it was has been set, or is heard of for the first time; by less, it is not known."""
 
 
+class ByShare:
+    """What became of a question that the local share has decided, in the place of an answer of the store."""
+
+
+BY_SHARE: Final = ByShare()
+
+
 class SharedLimiterState(LimiterState):
     """Like a local one it has settings, signal, token clock and counts; its own table stays empty.
 
     share: the buckets of this process for the time without the store. They are kept, not refilled, from one such time to the next.
+    has_fleet_health: whether all who ask about its buckets hear of health from one board, so that their epochs can be compared.
+    last: what became of the last question.
     """
 
     def __init__(
@@ -32,15 +41,18 @@ class SharedLimiterState(LimiterState):
         now_us: int,
         buckets: Buckets,
         on_store_error: OnStoreError = "local",
+        *,
+        has_fleet_health: bool = True,
     ) -> None:
         super().__init__(settings, health, now_us)
         self.name = name
         self.buckets = buckets
         self.on_store_error = on_store_error
+        self.has_fleet_health = has_fleet_health
         self._shared_for = settings, buckets.workers
         self.share = LimiterState(_share_of(*self._shared_for), health, now_us)
         self.without_store = 0
-        self.last: Decided | None = None
+        self.last: Decided | ByShare | None = None
         self._pace: Pace | None = None
         self._paced_for: tuple[object, ...] = ()
         self._paced_offset_us = 0
@@ -58,10 +70,14 @@ class SharedLimiterState(LimiterState):
         return Take(self.name, key, self.pace(), fresh_units * UNIT // TOKEN, cost, patience_us, timeout_us)
 
     def pace(self) -> Pace:
-        """What the limit allows in this phase of its signal."""
+        """What the limit allows in this phase of its signal.
+
+        The settings in force decide, also about a call that began under those before: there is one bucket for all processes, which
+        take over new settings one after the other. What such a call costs, how long it would wait and what it is told are its own.
+        """
         health, settings = self.health, self.settings
         phase = None if health is None else health.phase
-        epoch = 0 if health is None else health.epoch
+        epoch = health.epoch if health is not None and self.has_fleet_health else 0
         before, offset_us = self._paced_for, self.buckets.offset_us
         is_same_view = self._pace is not None and before[0] is settings and before[1] is phase and before[2] == epoch
         if self._pace is None or not is_same_view or abs(offset_us - self._paced_offset_us) >= _CLOCK_WAS_SET_US:

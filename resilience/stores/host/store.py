@@ -85,7 +85,7 @@ class HostStore:
         board = self._boards.get(signal.name)
         if board is not None:
             mark, _ = signal.mark(self._clock.now_us())
-            board.renew(self._process, mark._replace(is_open=False), self._clock.now_us())
+            board.renew(self._marker_of(signal), mark._replace(is_open=False), self._clock.now_us())
 
     def _use(self) -> None:
         """A limit has come, and needs its files looked after."""
@@ -146,7 +146,7 @@ class HostStore:
         board = self._board_of(signal)
         for _ in range(_MOST_TELLS):
             mark, openings = signal.mark(now_us)
-            state = None if board is None else board.renew(self._process, mark, now_us)
+            state = None if board is None else board.renew(self._marker_of(signal), mark, now_us)
             if state is None:
                 self._has_missed = board is not None
                 if now_us - self._heard_us.get(signal.name, 0) > _AWAY_US:
@@ -156,6 +156,10 @@ class HostStore:
             if signal.follow(state, openings, now_us, 0):
                 return
         self.wake()
+
+    def _marker_of(self, signal: FleetHealthSignal) -> int:
+        """Whose a mark is: of this process, and of this signal of its."""
+        return self._process + 4 * signal.number
 
     def _board_of(self, signal: FleetHealthSignal) -> SignalBoard | None:
         board = self._boards.get(signal.name)

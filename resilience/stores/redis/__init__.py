@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey. Needs the extra `redis`."""
+"""The store in Redis or Valkey, also in a cluster of them. Needs the extra `redis`."""
 
 from resilience.stores.redis.store import RedisStore
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from resilience.errors import ConfigError
-from resilience.stores.settings import RedisStoreSettings
+from resilience.stores.redis.replies import Address
+from resilience.stores.settings import RedisStoreSettings, hosts_of_cluster
 
 _SENTINEL: Final = "redis+sentinel"
 _SENTINEL_PORT: Final = 26_379
@@ -15,10 +17,10 @@ _NEVER_TOO_MANY: Final = 1 << 31
 """Pools count the connections that they have ever made, and would make no more once a server has been away for long enough."""
 
 
-def sync_connections(settings: RedisStoreSettings, connect_s: float, answer_s: float) -> Any:
+def sync_connections(settings: RedisStoreSettings, connect_s: float, answer_s: float, address: Address | None = None) -> Any:
     """Makes connections that block. It is used as a factory only: lanes keep their connections themselves.
 
-    `connect_s` and `answer_s` bound each step of making one.
+    `connect_s` and `answer_s` bound each step of making one. `address` is that of a node, where the URL is that of a cluster.
 
     Raises:
         ConfigError: the extra `redis` is not installed, or the URL cannot be read.
@@ -26,14 +28,43 @@ def sync_connections(settings: RedisStoreSettings, connect_s: float, answer_s: f
     redis = _client()
     options = _options(redis.connection, redis.retry)
     options |= {"socket_connect_timeout": connect_s, "socket_timeout": answer_s}
-    return _factory(redis.ConnectionPool, redis.sentinel, settings, options)
+    return _factory(redis.ConnectionPool, redis.sentinel, _url(settings.url, address), options)
 
 
-def async_connections(settings: RedisStoreSettings) -> Any:
+def async_connections(settings: RedisStoreSettings, address: Address | None = None) -> Any:
     """The same for an event loop. The time of a trip is bounded as a whole by whoever makes it."""
     redis = _client()
     options = _options(redis.asyncio.connection, redis.asyncio.retry) | {"socket_timeout": None, "socket_connect_timeout": None}
-    return _factory(redis.asyncio.ConnectionPool, redis.asyncio.sentinel, settings, options)
+    return _factory(redis.asyncio.ConnectionPool, redis.asyncio.sentinel, _url(settings.url, address), options)
+
+
+def seeds(settings: RedisStoreSettings) -> tuple[Address, ...]:
+    """The nodes of a cluster that its URL names; none where it is not that of a cluster."""
+    return hosts_of_cluster(settings.url)
+
+
+def slot_function() -> Callable[[bytes], int]:
+    """Which of a cluster's 16,384 slots a key is in.
+
+    Raises:
+        ConfigError: the extra `redis` is not installed.
+    """
+    _client()
+    from redis.crc import key_slot  # noqa: PLC0415
+
+    found: Callable[[bytes], int] = key_slot
+    return found
+
+
+def _url(url: str, address: Address | None) -> str:
+    """The URL of one node: that of the cluster, with the same login and options."""
+    if address is None:
+        return url
+    parts = urlsplit(url)
+    login, mark, _ = parts.netloc.rpartition("@")
+    host, port = address
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return urlunsplit((parts.scheme.removesuffix("+cluster"), f"{login}{mark}{place}", "/0", parts.query, ""))
 
 
 def _client() -> Any:
@@ -57,11 +88,11 @@ def _options(connections: Any, retries: Any) -> dict[str, Any]:
     return options | dict.fromkeys(("driver_info",) if can_be_silent else ("lib_name", "lib_version"))
 
 
-def _factory(pool: Any, sentinels: Any, settings: RedisStoreSettings, options: dict[str, Any]) -> Any:
+def _factory(pool: Any, sentinels: Any, url: str, options: dict[str, Any]) -> Any:
     try:
-        if settings.url.startswith(f"{_SENTINEL}://"):
-            return _behind_sentinels(sentinels, settings.url, options)
-        return pool.from_url(settings.url, **options)
+        if url.startswith(f"{_SENTINEL}://"):
+            return _behind_sentinels(sentinels, url, options)
+        return pool.from_url(url, **options)
     except (ValueError, TypeError) as error:
         # Its text may hold the address, and that a password.
         raise ConfigError(f"store: the redis url cannot be read ({type(error).__name__})") from None

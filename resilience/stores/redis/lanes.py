@@ -1,38 +1,43 @@
 """Questions on their way: those that are put while a trip is under way share the next, and one call of the script decides them all.
 
-A process has one lane for its threads, in which whoever finds it free makes the trip for everybody waiting; and one for each event
-loop, in which a task of its own does. So a process never has more than a few connections, however many callers wait.
+For each server, a process has one lane for its threads, in which whoever finds it free makes the trip for everybody waiting; and
+one for each event loop, in which a task of its own does. So it never has more than a few connections, however many callers wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
-from resilience.layers.limiter.questions import Answer, Take
+from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.stores import timing
 from resilience.stores.base import LANE_TASK
-from resilience.stores.redis.lines import AsyncLine, Lines, Trouble
-from resilience.stores.redis.scripts import Questions
+from resilience.stores.redis.bundle import Bundle
+from resilience.stores.redis.lines import AsyncLine
+from resilience.stores.redis.replies import NOT_DECIDED, NotDecided, Trouble
 from resilience.stores.settings import RedisStoreSettings
-from resilience.stores.trouble import StoreBreaker
+
+if TYPE_CHECKING:
+    from resilience.stores.redis.node import Node
 
 MOST_TOGETHER: Final = 128
 """The most questions of one call: a script runs alone on its server, and must not keep others waiting."""
 _CLOCK: Final = SYSTEM_CLOCK
+Told = Answer | NotDecided
+"""What became of a question, or how a cluster must be asked instead."""
 
 
 class Waits(Protocol):
     """What a lane needs to know of its store."""
 
     settings: RedisStoreSettings
-    breaker: StoreBreaker
     timeout_us: int
 
     def heard(self, instant_us: int) -> None:
@@ -40,6 +45,9 @@ class Waits(Protocol):
 
     def give_back(self, question: Take, decided: Decided, due_us: int) -> None:
         """Return what was taken, unless the instant `due_us` by the server's clock has passed; 0 is never."""
+
+    def missed(self) -> None:
+        """A trip has brought nothing: the store's thread may want to see why."""
 
 
 class _Waiter:
@@ -49,22 +57,22 @@ class _Waiter:
 
     def __init__(self, question: Take) -> None:
         self.question = question
-        self.answer: Answer | None = None
+        self.answer: Told | None = None
         self.leads = False
         self.asleep: threading.Lock | None = None
 
 
 class ThreadLane:
-    """The lane of all threads of a process."""
+    """The lane of all threads of a process to one server."""
 
-    def __init__(self, store: Waits, lines: Lines) -> None:
+    def __init__(self, store: Waits, node: Node) -> None:
         self._store = store
-        self._lines = lines
+        self._node = node
         self._lock = threading.Lock()
         self._pending: list[_Waiter] = []
         self._is_led = False
 
-    def ask(self, question: Take) -> Answer:
+    def ask(self, question: Take) -> Told:
         """Answer, blocking this thread until a trip has brought it."""
         waiter = _Waiter(question)
         with self._lock:
@@ -78,7 +86,7 @@ class ThreadLane:
             self._sleep(waiter)
         if waiter.leads:
             self._lead()
-        return self._store.breaker.away() if waiter.answer is None else waiter.answer
+        return self._node.breaker.away() if waiter.answer is None else waiter.answer
 
     def _sleep(self, waiter: _Waiter) -> None:
         """Wait to be answered or to lead: for the trip under way and for one of its own."""
@@ -118,35 +126,39 @@ class ThreadLane:
 
     def _trip(self, batch: Sequence[_Waiter]) -> bool:
         """Bring everybody an answer. Returns False where there was none."""
-        breaker = self._store.breaker
+        breaker = self._node.breaker
         ticket = breaker.admit()
         if ticket is None:
             return False
-        questions = Questions(self._store.settings.name, [waiter.question for waiter in batch])
-        timeout_us = min(self._store.timeout_us, max(waiter.question.timeout_us for waiter in batch))
+        questions = [waiter.question for waiter in batch]
+        bundle = Bundle(self._store.settings.name, questions)
+        timeout_us = min(self._store.timeout_us, max(question.timeout_us for question in questions))
         began_us = _CLOCK.now_us()
         try:
-            reply = self._lines.trip(questions.call(), timeout_us, lambda: questions.call(whole=True))
-            answers = questions.answers(reply)
-            self._store.heard(questions.instant_us(reply))
+            replies = self._node.lines.trip(bundle.calls, timeout_us)
+            answers = bundle.answers(replies)
         except (Trouble, ValueError) as trouble:
-            self._settle_failure(str(trouble), timeout_us, began_us, ticket)
+            self._settle_failure(str(trouble), timeout_us, began_us, ticket, questions)
             return False
         except BaseException:
             breaker.ignore(ticket)
             raise
         breaker.settle(ticket, None)
         timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        instant_us = bundle.instant_us(replies)
+        if instant_us is not None:
+            self._store.heard(instant_us)
         for waiter, answer in zip(batch, answers, strict=True):
-            waiter.answer = answer
+            waiter.answer = told(answer, breaker.away)
         return True
 
-    def _settle_failure(self, trouble: str, timeout_us: int, began_us: int, ticket: Ticket) -> None:
-        breaker = self._store.breaker
+    def _settle_failure(self, trouble: str, timeout_us: int, began_us: int, ticket: Ticket, questions: Sequence[Take]) -> None:
+        breaker = self._node.breaker
         if timeout_us < self._store.timeout_us:  # a caller with so little time left is no evidence
             breaker.ignore(ticket)
         else:
             breaker.settle(ticket, trouble)
+            self._node.failed(questions)
         timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
 
     def renew_locks(self) -> None:
@@ -157,22 +169,23 @@ class ThreadLane:
 
 
 class LoopLane:
-    """The lane of one event loop."""
+    """The lane of one event loop to one server."""
 
-    def __init__(self, store: Waits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: Waits, node: Node, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
+        self._node = node
         self._loop = loop
-        self._pending: list[tuple[Take, asyncio.Future[Answer]]] = []
+        self._pending: list[tuple[Take, asyncio.Future[Told]]] = []
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
+        self._has_ended = False
 
-    async def ask(self, question: Take) -> Answer:
+    async def ask(self, question: Take) -> Told:
         """Answer, suspending this task. A caller that is cancelled leaves the trip to the others."""
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Told] = self._loop.create_future()
         self._pending.append((question, future))
         if self._news is not None:
-            if not self._news.done():
-                self._news.set_result(None)
+            self._wake()
         elif self._task is None or self._task.done():
             # In a context of its own: it outlives the call that happens to be the first.
             self._task = self._loop.create_task(self._serve(), name=LANE_TASK, context=contextvars.Context())
@@ -182,17 +195,28 @@ class LoopLane:
             async with asyncio.timeout(question.timeout_us / US_PER_S):
                 return await future
         except TimeoutError:
-            return self._store.breaker.away("no time left to ask the store")
+            return self._node.breaker.away("no time left to ask the store")
+
+    def end(self) -> None:
+        """From any thread: its node is no longer asked. The task ends once nobody waits."""
+        self._has_ended = True
+        with contextlib.suppress(RuntimeError):  # its loop has ended
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def _serve(self) -> None:
         """Make trips while anybody asks. It ends when its loop ends, which cancels it, and closes its connection then."""
-        line = AsyncLine(self._store.settings)
+        line = AsyncLine(self._store.settings, self._node.address)
         try:
-            while True:
+            while self._pending or not self._has_ended:
                 if not self._pending:
                     self._news = self._loop.create_future()
                     await self._news
                     self._news = None
+                    continue
                 batch, self._pending = self._pending[:MOST_TOGETHER], self._pending[MOST_TOGETHER:]
                 if not await self._trip(line, batch):
                     batch += self._pending
@@ -204,20 +228,20 @@ class LoopLane:
             self._give_up(pending)
             await line.close()
 
-    async def _trip(self, line: AsyncLine, batch: Sequence[tuple[Take, asyncio.Future[Answer]]]) -> bool:
-        breaker = self._store.breaker
+    async def _trip(self, line: AsyncLine, batch: Sequence[tuple[Take, asyncio.Future[Told]]]) -> bool:
+        breaker = self._node.breaker
         ticket = breaker.admit()
         if ticket is None:
             return False
-        questions = Questions(self._store.settings.name, [question for question, _ in batch])
+        bundle = Bundle(self._store.settings.name, [question for question, _ in batch])
         began_us = _CLOCK.now_us()
         try:
-            reply = await line.trip(questions.call(), self._store.timeout_us, lambda: questions.call(whole=True))
-            answers = questions.answers(reply)
-            self._store.heard(questions.instant_us(reply))
+            replies = await line.trip(bundle.calls, self._store.timeout_us)
+            answers = bundle.answers(replies)
         except (Trouble, ValueError) as trouble:
             breaker.settle(ticket, str(trouble))
             timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+            self._node.failed([question for question, _ in batch])
             return False
         except BaseException:
             breaker.ignore(ticket)
@@ -225,16 +249,23 @@ class LoopLane:
             raise
         breaker.settle(ticket, None)
         timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
-        instant_us = questions.instant_us(reply)
+        instant_us = bundle.instant_us(replies) or 0
+        if instant_us:
+            self._store.heard(instant_us)
         for (question, future), answer in zip(batch, answers, strict=True):
             if not future.done():
-                future.set_result(answer)
-            elif answer.taken:  # its caller has been cancelled
+                future.set_result(told(answer, breaker.away))
+            elif isinstance(answer, Decided) and answer.taken:  # its caller has been cancelled
                 self._store.give_back(question, answer, instant_us + answer.wait_us if answer.wait_us else 0)
         return True
 
-    def _give_up(self, batch: Sequence[tuple[Take, asyncio.Future[Answer]]]) -> None:
-        away = self._store.breaker.away()
+    def _give_up(self, batch: Sequence[tuple[Take, asyncio.Future[Told]]]) -> None:
+        away = self._node.breaker.away()
         for _, future in batch:
             if not future.done() and not self._loop.is_closed():
                 future.set_result(away)
+
+
+def told(answer: Decided | Trouble, away: Callable[[str], Away]) -> Told:
+    """What a caller is told: an error of one call among several is an answer that did not come."""
+    return answer if isinstance(answer, (Decided, *NOT_DECIDED)) else away(str(answer))

@@ -1,4 +1,4 @@
-"""One connection at a time, and one command on it at a time: what went wrong on a line is never read by the next."""
+"""One connection at a time, and one trip on it at a time: what went wrong on a line is never read by the next."""
 
 from __future__ import annotations
 
@@ -6,52 +6,49 @@ import asyncio
 import os
 import select
 import socket
-import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.address import async_connections, sync_connections
+from resilience.stores.redis.exchange import Exchange, Sends
 from resilience.stores.redis.hurry import in_time
+from resilience.stores.redis.replies import Address, Reply, Trouble, is_reply, replies, trouble_of
 from resilience.stores.settings import RedisStoreSettings
 
 _READ_SIZE: Final = 65_536
-_LONGEST_REPLY: Final = 16 * 1024 * 1024
 CONNECT_S: Final = 1.0
 """How long whoever keeps no call waiting may take for each step of making a connection."""
+_MAP_S: Final = 0.25
+"""How long a node may take to say which nodes there are."""
 _CLOCK: Final = SYSTEM_CLOCK
 """What waits for sockets goes by real time, whatever clock decisions go by."""
 
 
-class Trouble(Exception):
-    """The server did not answer as it should. The text says why; it holds no address and no command."""
-
-
-class ScriptMissing(Trouble):
-    """The server does not know the script, and so has not run it."""
-
-
 class Lines:
-    """The blocking connections of one process: those at rest are used again, one that saw trouble never.
+    """The blocking connections of one process to one server: those at rest are used again, one that saw trouble never.
 
     A call makes one as quickly as it can; the store's own thread may take longer, and leaves it at rest for calls.
+    `address` is which node of a cluster it is.
     """
 
-    def __init__(self, settings: RedisStoreSettings) -> None:
+    def __init__(self, settings: RedisStoreSettings, address: Address | None = None) -> None:
         self._settings = settings
+        self._address = address
         self.forget()
 
-    def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes], *, is_patient: bool = False) -> bytes:
-        """Send a command and read its reply. What `whole` makes is sent where the server does not know the script.
+    def trip(self, calls: Sequence[Sends], timeout_us: int, *, is_patient: bool = False) -> list[Reply]:
+        """Send calls of scripts, all at once, and read their replies; a script that the server does not know is sent as well.
 
         The time for connecting goes off that for the trip, unless the caller `is_patient`.
 
         Raises:
-            Trouble: there is no reply in time, or it is an error.
+            Trouble: there are no replies in time, or all of them are errors.
         """
         deadline_us = _CLOCK.now_us() + timeout_us
+        exchange = Exchange(calls, follows=self._address is not None)
         connection = self._take(self._patient if is_patient else self._quick)
         try:
             if connection._sock is None:
@@ -60,20 +57,42 @@ class Lines:
                     deadline_us = _CLOCK.now_us() + timeout_us
                 else:
                     in_time(connection.connect, connection.disconnect, _left_s(deadline_us))
-            sock: socket.socket = connection._sock
-            try:
-                reply = _exchange(sock, command, deadline_us)
-            except ScriptMissing:
-                reply = _exchange(sock, whole(), deadline_us)
+            while exchange.is_open:
+                exchange.take(_exchange(connection._sock, *exchange.command(), deadline_us))
         except BaseException as error:
             connection.disconnect()
             if isinstance(error, Trouble) or not isinstance(error, Exception):
                 raise
             raise trouble_of(error) from None
+        self._rest(connection, is_well=exchange.is_well)
+        return exchange.replies()
+
+    def map_of_slots(self) -> Any:
+        """What this node of a cluster knows of its nodes: the reply to CLUSTER SLOTS.
+
+        Raises:
+            Trouble: there is no reply in time, or it is an error.
+        """
+        connection = self._take(self._patient)
+        try:
+            if connection._sock is None:
+                connection.connect()
+            connection._sock.settimeout(_MAP_S)
+            connection.send_command("CLUSTER", "SLOTS")
+            told = connection.read_response(disable_decoding=True)
+        except Exception as error:  # noqa: BLE001  # whatever redis-py raises
+            connection.disconnect()
+            raise trouble_of(error) from None
+        self._rest(connection)
+        return told
+
+    def _rest(self, connection: Any, *, is_well: bool = True) -> None:
+        if not is_well:
+            connection.disconnect()
+            return
         self._at_rest.append(connection)
         if self._is_closed:
             self.close()
-        return reply
 
     def subscribed(self, channel: bytes) -> tuple[Any, socket.socket]:
         """A connection of its own that hears a channel: whatever can be read from the socket is news."""
@@ -112,8 +131,8 @@ class Lines:
         self._is_closed = False
         self._pid = os.getpid()
         self._at_rest: deque[Any] = deque()
-        self._quick = sync_connections(self._settings, timeout_s / 2, timeout_s)
-        self._patient = sync_connections(self._settings, CONNECT_S, CONNECT_S)
+        self._quick = sync_connections(self._settings, timeout_s / 2, timeout_s, self._address)
+        self._patient = sync_connections(self._settings, CONNECT_S, CONNECT_S, self._address)
 
 
 def _has_news(sock: socket.socket) -> bool:
@@ -123,8 +142,8 @@ def _has_news(sock: socket.socket) -> bool:
     return bool(look.poll(0))
 
 
-def _exchange(sock: socket.socket, command: bytes, deadline_us: int) -> bytes:
-    """One command and its one reply, in the time there is for both."""
+def _exchange(sock: socket.socket, command: bytes, count: int, deadline_us: int) -> list[Reply]:
+    """What is sent at once and so many replies to it, in the time there is for both."""
     sock.settimeout(_left_s(deadline_us))
     sock.sendall(command)
     received = bytearray()
@@ -135,9 +154,9 @@ def _exchange(sock: socket.socket, command: bytes, deadline_us: int) -> bytes:
         if not more:
             raise Trouble("the server closed the connection")
         received += more
-        reply = _reply(received)
-        if reply is not None:
-            return reply
+        found = replies(received, count)
+        if found is not None:
+            return found
 
 
 def _left_s(deadline_us: int) -> float:
@@ -147,72 +166,22 @@ def _left_s(deadline_us: int) -> float:
     return left_us / US_PER_S
 
 
-def _reply(received: bytearray) -> bytes | None:
-    """A whole reply to a script: a bulk string. None: there is more to come."""
-    end = received.find(b"\r\n")
-    if end < 0:
-        return None
-    if received[:1] == b"-":
-        raise error_reply(bytes(received[1:end]))
-    if received[:1] != b"$":
-        raise Trouble("the server answered with something else")
-    length = int(received[1:end])
-    if not 0 <= length <= _LONGEST_REPLY:
-        raise Trouble("the server answered with something else")
-    start = end + 2
-    if len(received) < start + length + 2:
-        return None
-    if len(received) > start + length + 2:
-        raise Trouble("the server answered more than was asked")
-    return bytes(received[start : start + length])
-
-
-def error_reply(text: bytes) -> Trouble:
-    """The server's error by its first word, which is its code: the rest may name what is none of a log's business."""
-    code = text.split(b" ", 1)[0].decode("ascii", "replace")[:32]
-    return ScriptMissing(code) if code == "NOSCRIPT" else Trouble(f"the server says {code}")
-
-
-_CODES: Final = {
-    "AuthenticationError": "WRONGPASS",
-    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-    "BusyLoadingError": "LOADING",
-    "MaxConnectionsError": "that it has too many clients",
-    "NoPermissionError": "NOPERM",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-}
-"""Errors of redis-py whose texts have lost their codes."""
-
-
-def trouble_of(error: Exception) -> Trouble:
-    """What went wrong, without the address that redis-py puts into its texts."""
-    name = type(error).__name__
-    if name == "NoScriptError":
-        return ScriptMissing("NOSCRIPT")
-    if name in _CODES:
-        return Trouble(f"the server says {_CODES[name]}")
-    if name == "ResponseError":
-        return error_reply(str(error).encode())
-    if "Timeout" in name or isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
-        return Trouble("no answer in time")
-    return Trouble(f"no connection ({name})")
-
-
 class AsyncLine:
     """The one connection of an event loop's lane.
 
     It is made by a task of its own, which may take longer than a decision waits: the trips after that have it.
     """
 
-    def __init__(self, settings: RedisStoreSettings) -> None:
-        self._factory: Any = async_connections(settings)
+    def __init__(self, settings: RedisStoreSettings, address: Address | None = None) -> None:
+        self._follows = address is not None
+        self._factory: Any = async_connections(settings, address)
         self._connection: Any = None
         self._connecting: asyncio.Task[Trouble | None] | None = None
 
-    async def trip(self, command: bytes, timeout_us: int, whole: Callable[[], bytes]) -> bytes:
+    async def trip(self, calls: Sequence[Sends], timeout_us: int) -> list[Reply]:
         """As `Lines.trip`, suspending this task."""
         loop = asyncio.get_running_loop()
+        exchange = Exchange(calls, follows=self._follows)
         try:
             async with asyncio.timeout(None) as limit:
                 # A loop that is busy sees its timers late, and together with what came in time: what came goes first.
@@ -220,9 +189,8 @@ class AsyncLine:
                     loop.call_later(timeout_us / US_PER_S, lambda: armed.append(loop.call_soon(limit.reschedule, 0.0)))
                 ]
                 try:
-                    return await self._exchange(command)
-                except ScriptMissing:
-                    return await self._exchange(whole())
+                    while exchange.is_open:
+                        exchange.take(await self._exchange(*exchange.command()))
                 finally:
                     for handle in armed:
                         handle.cancel()
@@ -231,20 +199,26 @@ class AsyncLine:
             if isinstance(error, Trouble) or not isinstance(error, Exception):
                 raise
             raise trouble_of(error) from None
+        if not exchange.is_well:
+            await self._drop()
+        return exchange.replies()
 
-    async def _exchange(self, command: bytes) -> bytes:
+    async def _exchange(self, command: bytes, count: int) -> list[Reply]:
         if self._connection is not None and self._connection._reader.at_eof():  # closed by the server since
             await self._drop()
         if self._connection is None:
             await self._connected()
         await self._connection.send_packed_command(command)
+        return [await self._reply() for _ in range(count)]
+
+    async def _reply(self) -> Reply:
         try:
             reply = await self._connection.read_response(disable_decoding=True)
-        except Exception as error:  # noqa: BLE001  # whatever redis-py raises
-            raise trouble_of(error) from None
-        if not isinstance(reply, bytes):
-            raise Trouble("the server answered with something else")
-        return reply
+        except Exception as error:
+            if is_reply(error):
+                return trouble_of(error)
+            raise
+        return reply if isinstance(reply, bytes) else Trouble("the server answered with something else")
 
     async def _connected(self) -> None:
         if self._connecting is None:

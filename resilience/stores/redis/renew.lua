@@ -4,7 +4,8 @@
 -- KEYS[1]: the processes that decide, by the instant they were last heard of. Then two keys a signal: its state, its marks.
 -- ARGV[1]: the process. ARGV[2]: 1 where it decides, 0 where it only listens, -1 where it leaves. ARGV[3]: the channel that is told of
 -- changes. Then for each signal 16 doubles: whether it is open, its incident, quorum, share kept, floor, recovery a step, length of a
--- step, whether the settings are new, 1 where the mark is told (0: only looked at), and the state that the process has seen: 7 doubles.
+-- step, whether the settings are new, 1 where the mark is told (0: only looked at), and the state that the process has seen: 7 doubles;
+-- then what tells this signal of the process from others of the same name.
 -- Answers with doubles: the instant, how many processes decide, then for each signal its state and how many marks it has.
 
 local LAPSES, DAYS_MS, PPB = 5000000, 864000000, 1000000000
@@ -36,6 +37,7 @@ end
 
 local function renew(state_key, marks_key, bytes)
   local told = {struct.unpack('<dddddddddddddddd', bytes)}
+  local marker = process .. string.sub(bytes, 129)
   local is_open, incident, quorum, kept_share, lowest, recover, every, has_new = unpack(told, 1, 8)
   local seen = {unpack(told, 10, 16)}
   local kept = redis.call('GET', state_key)
@@ -49,9 +51,9 @@ local function renew(state_key, marks_key, bytes)
   local ended = drop_lapsed(marks_key)
   if told[9] == 1 then
     if is_open == 0 then
-      if redis.call('ZREM', marks_key, process) == 1 then ended = now end
+      if redis.call('ZREM', marks_key, marker) == 1 then ended = now end
     elseif incident == 0 or (incident == state[2] and state[3] == 1) then
-      redis.call('ZADD', marks_key, text(now), process)
+      redis.call('ZADD', marks_key, text(now), marker)
     end
   end
   local count = redis.call('ZCARD', marks_key)

@@ -19,6 +19,7 @@ _UNITS: Final = struct.Struct("<d")
 _MARK: Final = struct.Struct("<16d")
 _BOARD: Final = struct.Struct("<2d")
 _STATE: Final = struct.Struct("<8d")
+Told = tuple[str, int, Mark]
 
 
 class Script:
@@ -46,9 +47,13 @@ RENEW: Final = Script("renew.lua")
 
 
 class Questions:
-    """Questions that are decided in one call, in order: each bucket is read and written once."""
+    """Questions that are decided in one call, in order: each bucket is read and written once.
 
-    def __init__(self, prefix: str, questions: Sequence[Take]) -> None:
+    `is_asking`: a node of a cluster is asked out of turn, while it takes over the slot.
+    """
+
+    def __init__(self, prefix: str, questions: Sequence[Take], *, is_asking: bool = False) -> None:
+        self.is_asking = is_asking
         self._count = len(questions)
         if self._count == 1:
             (only,) = questions
@@ -117,16 +122,26 @@ def _key(prefix: str, *parts: str) -> bytes:
     return f"{prefix}:{':'.join(parts[:-1])}:{{{parts[-1]}}}".encode("utf-8", "surrogatepass")
 
 
-class Renewal:
-    """What a process tells the board of all its signals, and what the board answers. All keys of a board are in one slot."""
+def board_key(prefix: str) -> bytes:
+    """One of the keys of a board."""
+    return f"{{{prefix}}}:workers".encode("utf-8", "surrogatepass")
 
-    def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[tuple[str, Mark]], *, is_told: bool = True) -> None:
+
+class Renewal:
+    """What a process tells the board of all its signals, and what the board answers. All keys of a board are in one slot.
+
+    marks: of each signal its name, which one of the process it is, and its mark.
+    """
+
+    is_asking = False
+
+    def __init__(self, prefix: str, process: str, decides: int, marks: Sequence[Told], *, is_told: bool = True) -> None:
         board = f"{{{prefix}}}:health"
-        self.keys = [f"{{{prefix}}}:workers".encode()]
+        self.keys = [board_key(prefix)]
         self.arguments = [process.encode(), b"%d" % decides, channel(prefix)]
-        for signal, mark in marks:
+        for signal, number, mark in marks:
             self.keys += [f"{board}:{signal}:state".encode(), f"{board}:{signal}:marks".encode()]
-            self.arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen))
+            self.arguments.append(_MARK.pack(*mark[:8], is_told, *mark.seen) + b"#%d" % number)
         self._count = len(marks)
 
     def call(self, *, whole: bool = False) -> bytes:

@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey, as one process sees it."""
+"""The store in Redis or Valkey, one server or a cluster, as one process sees it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import os
 import threading
 import uuid
 from collections import deque
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
-from resilience.fleet_health import FleetHealthSignal
+from resilience.clock import SYSTEM_CLOCK, Clock, to_us
+from resilience.fleet_health import FleetHealthSignal, Mark
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.registry import enrol
-from resilience.stores import timing
+from resilience.stores.redis.asking import NOBODY, Asking
+from resilience.stores.redis.cluster import Cluster
 from resilience.stores.redis.courier import EVERY_US, Courier
-from resilience.stores.redis.lanes import MOST_TOGETHER, LoopLane, ThreadLane
+from resilience.stores.redis.lanes import MOST_TOGETHER
 from resilience.stores.redis.leases import Leases
-from resilience.stores.redis.lines import Lines, Trouble
-from resilience.stores.redis.scripts import Questions, Renewal, channel
-from resilience.stores.settings import RedisStoreSettings
+from resilience.stores.redis.node import Node
+from resilience.stores.redis.replies import Elsewhere, Trouble
+from resilience.stores.redis.scripts import Renewal, channel
+from resilience.stores.redis.servers import MOST_HOPS, OneServer, Servers
+from resilience.stores.settings import CLUSTERS, RedisStoreSettings
 from resilience.stores.trouble import RETRY_US, StoreBreaker
 
 _MOST_RETURNS: Final = 10_000
@@ -31,7 +33,7 @@ _MOST_RETURNS: Final = 10_000
 
 
 class RedisStore:
-    """Buckets and board of one server. Nothing is connected until somebody asks."""
+    """Buckets and board of one server or cluster. Nothing is connected until somebody asks."""
 
     kind = "redis"
     needs_io = True
@@ -40,13 +42,15 @@ class RedisStore:
         self.settings = settings
         self.clock = clock
         self.timeout_us = to_us(settings.timeout_s)
-        self.breaker = StoreBreaker(self.kind, SYSTEM_CLOCK)
         self.workers = 1
         self.offset_us = 0
-        self._lines = Lines(settings)
-        self._threads = ThreadLane(self, self._lines)
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopLane] = WeakKeyDictionary()
         self._courier = Courier(self._errand, self._hear, self._heard)
+        self.servers: Servers
+        if settings.url.startswith(CLUSTERS):
+            self.servers = Cluster(settings, lambda address: Node(self, address), self._courier.wake)
+        else:
+            self.servers = OneServer(Node(self))
+        self._asking = Asking(self, self.servers)
         self._leases = None if settings.mode == "strict" else Leases(lambda: self.workers, self._courier.wake, self._return)
         self._returns: deque[Take] = deque(maxlen=_MOST_RETURNS)
         self._signals: tuple[FleetHealthSignal, ...] = ()  # replaced under the lock, never mutated
@@ -57,12 +61,19 @@ class RedisStore:
         self._renewed_us = -EVERY_US
         self._wants_renewal = False
         self._subscription: tuple[Any, Any] | None = None
+        self._subscribed_at: Node | None = None
+        self._probed = 0
         enrol(self)
 
     @property
     def buckets(self) -> RedisStore:
         """What limiters ask."""
         return self
+
+    @property
+    def breaker(self) -> StoreBreaker:
+        """The one of the server, or of the node of a cluster that keeps the board."""
+        return self.servers.board.breaker
 
     # --- buckets -------------------------------------------------------------------------------------------------------------
 
@@ -74,16 +85,19 @@ class RedisStore:
             answer = self._leases.take(question, SYSTEM_CLOCK.now_us())
             if answer is not None:
                 return answer
-        return None if self.breaker.is_closed else self.breaker.away()
+        node = self.servers.node_of(question)
+        if node is None:
+            return NOBODY
+        return None if node.breaker.is_closed else node.breaker.away()
 
     def ask(self, question: Take) -> Answer:
         """Answer, blocking this thread."""
         if self._leases is None:
-            return self._threads.ask(question)
+            return self._asking.ask(question)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = self._threads.ask(question)
+            answer = self._asking.ask(question)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
@@ -91,15 +105,12 @@ class RedisStore:
     async def aask(self, question: Take) -> Answer:
         """Answer, suspending this task."""
         loop = asyncio.get_running_loop()
-        lane = self._loops.get(loop)
-        if lane is None:
-            lane = self._loops[loop] = LoopLane(self, loop)
         if self._leases is None:
-            return await lane.ask(question)
+            return await self._asking.aask(question, loop)
         is_ahead = self._leases.ahead(question, SYSTEM_CLOCK.now_us())
         answer: Answer = self.breaker.away()
         try:
-            answer = await lane.ask(question)
+            answer = await self._asking.aask(question, loop)
         finally:
             answer = self._leases.keep(question, answer, SYSTEM_CLOCK.now_us(), is_ahead=is_ahead)
         return answer
@@ -118,6 +129,10 @@ class RedisStore:
         """The server has told the time with an answer: good enough until the thread has measured it."""
         if not self.offset_us:
             self.offset_us = instant_us - self.clock.now_us()
+
+    def missed(self) -> None:
+        """A trip has brought nothing."""
+        self.servers.missed()
 
     def _return(self, question: Take, tokens: int, due_us: int = 0) -> None:
         self._returns.append(Take(question.limit, question.key, question.pace, question.fresh_units, -tokens, due_us))
@@ -156,23 +171,32 @@ class RedisStore:
     def _errand(self) -> int:
         """All that is due. Returns the microseconds until more is."""
         now_us = SYSTEM_CLOCK.now_us()
-        if not self.breaker.is_closed:
-            return self._probe()
+        waits_us = [self.servers.look(now_us)]
+        nodes = self.servers.nodes
+        sick = [node for node in nodes if not node.breaker.is_closed]
+        if sick:
+            waits_us.append(self._probe(sick))
+        if len(sick) == len(nodes):
+            return min(waits_us)
         self._trade(now_us)
-        if self._wants_renewal or now_us - self._renewed_us >= EVERY_US:
-            self._renew()
         if self._leases is not None:
             self._leases.lapse(now_us)
-        if self._returns:
-            return 0
-        return self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us()
+        if self.breaker.is_closed:
+            if self._wants_renewal or now_us - self._renewed_us >= EVERY_US:
+                self._renew()
+            waits_us.append(self._renewed_us + EVERY_US - SYSTEM_CLOCK.now_us())
+        return 0 if self._returns else min(waits_us)
 
-    def _probe(self) -> int:
-        """See whether the server is back. It is asked what it would be asked anyway."""
-        ticket = self.breaker.admit_probe()
-        if ticket is not None:
+    def _probe(self, sick: list[Node]) -> int:
+        """See whether one of them is back, each in its turn. The board is asked what it would be asked anyway."""
+        self._probed += 1
+        node = sick[self._probed % len(sick)]
+        ticket = node.breaker.admit_probe()
+        if ticket is not None and node is self.servers.board:
             self._renew(ticket)
-        return 0 if self.breaker.is_closed else RETRY_US // 4
+        elif ticket is not None:
+            node.probe(ticket)
+        return 0 if node.breaker.is_closed else RETRY_US // 4
 
     def _trade(self, now_us: int) -> None:
         """Bring back what is returned, and fetch what runs low."""
@@ -181,17 +205,10 @@ class RedisStore:
         asked = returned + wanted
         for first in range(0, len(asked), MOST_TOGETHER):
             batch = asked[first : first + MOST_TOGETHER]
-            answers = self._decided(batch)
+            answers = self._asking.by_thread(batch)
             for question, answer in zip(batch, answers, strict=True):
                 if question.least > 0 and self._leases is not None:
                     self._leases.fill(question, answer, SYSTEM_CLOCK.now_us())
-
-    def _decided(self, batch: list[Take]) -> list[Answer]:
-        questions = Questions(self.settings.name, batch)
-        reply = self._trip(self.breaker.admit(), questions.call(), partial(questions.call, whole=True))
-        if reply is None:
-            return [self.breaker.away() for _ in batch]
-        return list(questions.answers(reply))
 
     def _renew(self, ticket: Ticket | None = None) -> None:
         """Tell the board what there is to tell, and take over what it says: as often as that makes more to tell."""
@@ -201,11 +218,9 @@ class RedisStore:
                 signals, left, self._left = self._signals, self._left, ()
             began_us = self.clock.now_us()
             marks = [(signal, *signal.mark(began_us)) for signal in signals]
-            gone = [(signal.name, signal.mark(began_us)[0]._replace(is_open=False)) for signal in left]
-            renewal = Renewal(
-                self.settings.name, self._process, int(self._decides), [(signal.name, mark) for signal, mark, _ in marks] + gone
-            )
-            reply = self._trip(ticket or self.breaker.admit(), renewal.call(), partial(renewal.call, whole=True))
+            told = [(signal.name, signal.number, mark) for signal, mark, _ in marks] + _taken_back(left, began_us)
+            renewal = Renewal(self.settings.name, self._process, int(self._decides), told)
+            reply = self._tell_board(renewal, ticket)
             ticket = None
             if reply is None:
                 for signal in signals:
@@ -223,33 +238,37 @@ class RedisStore:
             if all(followed):
                 return
 
-    def _trip(self, ticket: Ticket | None, command: bytes, whole: Any) -> bytes | None:
-        if ticket is None:
-            return None
-        began_us = SYSTEM_CLOCK.now_us()
-        try:
-            reply = self._lines.trip(command, self.timeout_us, whole, is_patient=True)
-        except Trouble as trouble:
-            self.breaker.settle(ticket, str(trouble))
-            timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "failed")
-            return None
-        except BaseException:
-            self.breaker.ignore(ticket)
-            raise
-        self.breaker.settle(ticket, None)
-        timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "ok")
-        return reply
+    def _tell_board(self, renewal: Renewal, ticket: Ticket | None = None) -> bytes | None:
+        """Put it to the node that keeps the board, and where that has moved, to the one that it names."""
+        for _ in range(MOST_HOPS):
+            node = self.servers.board
+            replies = node.trip(ticket or node.breaker.admit(), [renewal])
+            ticket = None
+            if replies is None:
+                return None
+            (reply,) = replies
+            if isinstance(reply, bytes):
+                return reply
+            if not isinstance(reply, Elsewhere) or reply.is_asking:
+                break
+            self.servers.moved(node, reply)
+        # Its slot is on the way from one node to another: its keys, which are asked about together, are on two for a moment.
+        self._renewed_us = SYSTEM_CLOCK.now_us() + RETRY_US // 10 - EVERY_US
+        return None
 
     def _hear(self) -> Any:
         """The socket on which the board's changes are told, while the server answers and there are signals."""
-        if not self._signals or not self.breaker.is_closed:
+        node = self.servers.board
+        if not self._signals or not node.breaker.is_closed or node is not self._subscribed_at:
             self._unsubscribe()
+        if not self._signals or not node.breaker.is_closed:
             return None
         if self._subscription is None:
             try:
-                self._subscription = self._lines.subscribed(channel(self.settings.name))
+                self._subscription = node.lines.subscribed(channel(self.settings.name))
             except Trouble:
                 return None
+            self._subscribed_at = node
         return self._subscription[1]
 
     def _heard(self, is_open: bool) -> None:
@@ -271,14 +290,11 @@ class RedisStore:
             self._leases.give_all_back()
         if self.breaker.is_closed and (self._decides or self._signals or self._left):
             self._trade(SYSTEM_CLOCK.now_us())
-            renewal = Renewal(self.settings.name, self._process, -1, self._last_marks())
-            self._trip(self.breaker.admit(), renewal.call(), partial(renewal.call, whole=True))
+            last = _taken_back((*self._signals, *self._left), self.clock.now_us())
+            renewal = Renewal(self.settings.name, self._process, -1, last)
+            self._tell_board(renewal)
         self._unsubscribe()
-        self._lines.close()
-
-    def _last_marks(self) -> list[Any]:
-        now_us = self.clock.now_us()
-        return [(signal.name, signal.mark(now_us)[0]._replace(is_open=False)) for signal in (*self._signals, *self._left)]
+        self.servers.close()
 
     def renew_locks(self) -> None:
         """In a forked child: threads, connections and leases are the parent's."""
@@ -287,10 +303,7 @@ class RedisStore:
         self._decides = False
         self._subscription = None
         self._returns = deque(maxlen=_MOST_RETURNS)
-        self._loops = WeakKeyDictionary()
-        self.breaker.renew_locks()
-        self._lines.forget()
-        self._threads.renew_locks()
+        self.servers.renew_locks()
         if self._leases is not None:
             self._leases.forget()
         self._courier.renew_locks()
@@ -305,12 +318,15 @@ class RedisStore:
         return {
             "kind": self.kind,
             "mode": self.settings.mode,
-            "state": self.breaker.state,
-            "failures": self.breaker.failures,
-            "last_failure": self.breaker.reason or None,
+            **self.servers.status(),
             "workers": self.workers,
             "leases": 0 if self._leases is None else len(self._leases),
         }
+
+
+def _taken_back(signals: Sequence[FleetHealthSignal], now_us: int) -> list[tuple[str, int, Mark]]:
+    """The marks of signals that go."""
+    return [(signal.name, signal.number, signal.mark(now_us)[0]._replace(is_open=False)) for signal in signals]
 
 
 def _new_name() -> str:

@@ -67,7 +67,7 @@ end
 local function bring(bucket, pace)
   local units, rest, at, old = bucket.units, bucket.rest, bucket.at, bucket.pace
   if at > now then at, rest = now, 0 end
-  if pace.epoch < old.epoch then pace = old end
+  if pace.epoch > 0 and pace.epoch < old.epoch then pace = old end
   if pace.epoch > old.epoch then
     local turn = min(max(pace.start or 0, at), now)
     local old_numerator = at_step(old, step_at(old, at))

@@ -64,7 +64,7 @@ def test_an_opening_is_seen_by_all_at_their_next_beat(start: Start) -> None:
     assert [one.factor, two.factor] == [0.3, 1.0], "the opener is cut at once"
     beat(one, two, three)
     assert [process.factor for process in (one, two, three)] == [pytest.approx(0.3)] * 3
-    assert {process.signal.epoch for process in (one, two, three)} == {1}
+    assert {process.signal.epoch for process in (one, two, three)} == {2}, "counted from 1"
 
 
 def test_one_incident_is_one_cut_for_all(start: Start) -> None:

@@ -12,6 +12,8 @@ from tests.stores.conformance import Ask, BucketConformance
 
 
 class TestHost(BucketConformance):
+    keeps_refusals = False
+
     @pytest.fixture
     def ask(self, store: HostStore, clock: ManualClock) -> Ask:
         def ask(question: Take, now_us: int) -> Decided:

@@ -1,0 +1,134 @@
+"""A real cluster for the tests: Valkey servers from the wheel on loopback ports, with slots that can be moved while they serve."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from tests.stores.limits import eventually
+from tests.stores.servers import Server, free_port
+
+SLOTS = 16_384
+
+
+class TestCluster:
+    """So many masters, each with its part of the slots, and as many replicas of the first of them.
+
+    Keys of living nodes are served whatever becomes of the others.
+    """
+
+    __test__ = False
+
+    def __init__(self, masters: int = 3, replicas: int = 0, node_timeout_ms: int = 1_000) -> None:
+        self.buses: dict[int, int] = {}
+        self.servers = [self._started(node_timeout_ms) for _ in range(masters + replicas)]
+        self.masters = self.servers[:masters]
+        self.replicas = self.servers[masters:]
+        part = -(-SLOTS // masters)
+        for number, server in enumerate(self.masters):
+            self.tell(server, "CLUSTER", "ADDSLOTSRANGE", number * part, min(SLOTS, (number + 1) * part) - 1)
+            self.tell(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        first = self.servers[0]
+        for server in self.servers[1:]:
+            self.tell(server, "CLUSTER", "MEET", "127.0.0.1", first.port, self.buses[first.port])
+        self.eventually_agreed()
+        for replica in self.replicas:
+            eventually(lambda replica=replica: self._follows(replica, first), 10.0)  # type: ignore[misc]
+            eventually(lambda replica=replica: self.link_of(replica) == "up", 20.0)  # type: ignore[misc]
+
+    def _started(self, node_timeout_ms: int) -> Server:
+        bus = free_port()
+        server = Server(
+            *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", str(node_timeout_ms)),
+            *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+        )
+        self.buses[server.port] = bus
+        return server
+
+    def _follows(self, replica: Server, master: Server) -> bool:
+        try:
+            self.tell(replica, "CLUSTER", "REPLICATE", self.id_of(master))
+        except redis.ResponseError:  # it has not heard of it
+            return False
+        return True
+
+    @property
+    def url(self) -> str:
+        """Where its masters are."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.masters)
+
+    def tell(self, server: Server, *words: Any) -> Any:
+        """One command to one node, without following anything."""
+        with server.client() as client:
+            return client.execute_command(*words)
+
+    def id_of(self, server: Server) -> str:
+        """What a node is called in the cluster."""
+        found: str = self.tell(server, "CLUSTER", "MYID").decode()
+        return found
+
+    def link_of(self, replica: Server) -> str:
+        """Whether a replica has its master's data: "up"."""
+        found: str = self.tell(replica, "INFO", "replication").get("master_link_status", "")
+        return found
+
+    def eventually_agreed(self, among: list[Server] | None = None) -> None:
+        """Wait until all nodes know all others and serve."""
+        servers = self.servers if among is None else among
+        eventually(lambda: all(self._knows(server) for server in servers), 20.0)
+
+    def _knows(self, server: Server) -> bool:
+        told = self.tell(server, "CLUSTER", "INFO")
+        text = told if isinstance(told, dict) else dict(line.split(":") for line in told.decode().split())
+        return text["cluster_state"] == "ok" and int(text["cluster_known_nodes"]) == len(self.servers)
+
+    def ports_of_slots(self) -> list[int]:
+        """The port of the node that serves each slot, as all nodes say it."""
+        eventually(lambda: len({tuple(self._ports_by(server)) for server in self.servers}) == 1, 10.0)
+        return self._ports_by(self.servers[0])
+
+    def _ports_by(self, server: Server) -> list[int]:
+        ports = [0] * SLOTS
+        for first, last, node, *_ in self.tell(server, "CLUSTER", "SLOTS"):
+            ports[int(first) : int(last) + 1] = [int(node[1])] * (int(last) + 1 - int(first))
+        return ports
+
+    def owner_of(self, key: bytes) -> Server:
+        """The node that serves the slot of a key."""
+        eventually(lambda: len({self._ports_by(server)[key_slot(key)] for server in self.servers}) == 1, 10.0)
+        port = self._ports_by(self.servers[0])[key_slot(key)]
+        return next(server for server in self.servers if server.port == port)
+
+    # --- moving slots ------------------------------------------------------------------------------------------------------------
+
+    def begin_move(self, slot: int, source: Server, target: Server) -> None:
+        """From now on, the source answers ASK for what it has not."""
+        self.tell(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        self.tell(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+
+    def move_keys(self, slot: int, source: Server, target: Server, count: int = 1_000) -> int:
+        """Move so many keys of a slot. Returns how many there were."""
+        keys = self.tell(source, "CLUSTER", "GETKEYSINSLOT", slot, count)
+        if keys:
+            self.tell(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+        return len(keys)
+
+    def end_move(self, slot: int, target: Server) -> None:
+        """From now on the target serves the slot."""
+        for server in (target, *(server for server in self.masters if server is not target)):
+            self.tell(server, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
+    def move(self, slot: int, source: Server, target: Server) -> None:
+        """All of it."""
+        self.begin_move(slot, source, target)
+        while self.move_keys(slot, source, target):
+            time.sleep(0)
+        self.end_move(slot, target)
+
+    def close(self) -> None:
+        """End all of it."""
+        for server in self.servers:
+            server.close()
