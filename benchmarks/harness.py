@@ -74,12 +74,13 @@ class Table:
 
     def ratio(self, figure: str, of: str, than: str, *, without: str | None = None, times: float = 1.0) -> None:
         """Add the figure `of` / `than`, each less the row `without`; nothing where a row was not measured."""
-        base = 0.0 if without is None else self._median(without)
-        above, below = self._median(of), self._median(than)
+        base = 0.0 if without is None else self.median(without)
+        above, below = self.median(of), self.median(than)
         if base is not None and above is not None and below is not None:
             self.figures[figure] = times * (above - base) / (below - base)
 
-    def _median(self, name: str) -> float | None:
+    def median(self, name: str) -> float | None:
+        """The median of a row, where it was measured."""
         row = self.rows.get(name)
         return None if row is None else row.median
 
@@ -105,7 +106,7 @@ def measure(subjects: Iterable[Subject], size: Size) -> Table:
 
 
 def calibrated(take: Take, turn_s: float) -> int:
-    """How many operations make a turn. Warms up first: what is built at the first, and what the interpreter specialises by and by."""
+    """How many operations make a turn. Warms up first: an application builds itself at its first request."""
     take(WARM_UP)
     count = 4
     while True:

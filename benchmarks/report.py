@@ -13,7 +13,7 @@ from rich.table import Table as Shown
 
 from benchmarks.harness import Row, Table
 from benchmarks.rows import GROUPS
-from benchmarks.targets import TARGETS, Target, Verdict
+from benchmarks.targets import Target, Verdict, targets_of
 
 OUT: Final = Path(__file__).resolve().parent / "out"
 _STYLES: Final = {Verdict.REACHED: "green", Verdict.MISSED: "bold red", Verdict.UNKNOWN: "yellow"}
@@ -33,12 +33,14 @@ class Report:
     @property
     def targets(self) -> list[tuple[Target, float | None, Verdict]]:
         """Each target of the groups that were asked for, with its figure and the verdict."""
-        found = []
-        for target in TARGETS:
-            if target.group in self.tables or target.group in self.failures:
-                figures = self.tables[target.group].figures if target.group in self.tables else {}
-                found.append((target, figures.get(target.figure), target.judge(figures, is_smoke=self.is_smoke)))
-        return found
+        measured = {name: table.figures for name, table in self.tables.items()}
+        figures = {group: measured.get(group, {}) for group in (*self.tables, *self.failures)}
+        return [
+            (target, figures[group].get(target.figure), target.judge(figures[group], is_smoke=self.is_smoke))
+            for group in GROUPS
+            if group in figures
+            for target in targets_of(group, is_smoke=self.is_smoke)
+        ]
 
     @property
     def has_failed(self) -> bool:

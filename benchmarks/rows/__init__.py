@@ -42,5 +42,17 @@ GROUPS: Final = {
             ("pybreaker", "circuitbreaker", "purgatory", "aiobreaker", "interlock-cb"),
         ),
         Group("retry", "A call that succeeds at its first try, through a retry", ("tenacity", "stamina", "backoff")),
+        Group(
+            "calls", "A call that goes out, through four layers", ("limits", "circuitbreaker", "backoff", "aiobreaker", "tenacity")
+        ),
+        Group("spans", "With OpenTelemetry's SDK: not sampled, and sampled"),
+        Group("refusals", "A refused ASGI request, with its answer", ("slowapi", "starlette")),
+        Group("contention", "Threads on one bucket and on one breaker, by the clock on the wall", ("limits", "pybreaker")),
+        Group("growth", "An ASGI request with more routes, clients and policies"),
+        Group(
+            "servers", "Over real servers: processor time of the server for a request", ("uvicorn", "gunicorn", "grpcio"), 1, False
+        ),
+        Group("memory", "Memory a key, and the longest decision", ("limits", "throttled-py"), processes=1),
+        Group("imports", "What importing costs", ("slowapi", "flask-limiter", "tenacity"), processes=1),
     )
 }
