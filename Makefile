@@ -55,7 +55,6 @@ reference: .venv/.test ## write the reference of the configuration file and its 
 
 bench: .venv/.test .venv/.bench ## measure all layers beside a hand-fused floor and their peers, and following a file and shared stores
 	@$(python) -m benchmarks $(ARGS)
-	@$(python) benchmarks/grpc_stack.py
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 	@$(python) benchmarks/host_store.py

@@ -35,6 +35,13 @@ GROUPS: Final = {
         ),
         Group("wsgi", "Four layers on a WSGI request, in process, not sampled", ("flask", "flask-limiter", "limits")),
         Group("grpc", "Four layers on a gRPC call, in process, not sampled", ("grpcio",)),
+        Group(
+            "grpc_loopback",
+            "Interceptors on a gRPC call over loopback, both sides in one process",
+            ("grpcio", "opentelemetry-instrumentation-grpc"),
+            processes=1,
+            in_smoke=False,
+        ),
         Group("bucket", "One decision of a rate limiter", ("limits", "throttled-py", "pyrate-limiter", "aiolimiter")),
         Group(
             "breaker",
