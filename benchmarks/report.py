@@ -90,7 +90,7 @@ def show_group(console: Console, name: str, table: Table, spread: Mapping[str, t
     for heading in ("median", "quartiles", ""):
         shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row_name, row in table.rows.items():
-        shown.add_row(row_name, *_cells(row))
+        shown.add_row(row_name, *cells(row))
     console.print(shown)
     for figure, value in table.figures.items():
         low, high = spread.get(figure, (value, value))
@@ -114,7 +114,8 @@ def show_targets(console: Console, report: Report) -> None:
     console.print(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count), highlight=False)
 
 
-def _cells(row: Row) -> tuple[str, str, str]:
+def cells(row: Row) -> tuple[str, str, str]:
+    """A row as text: its median, its quartiles and its note."""
     if row.median is None:
         return "-", "", row.note
     digits = 3 if row.high < 10 else 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import fused_floor, report
+from benchmarks import fused_floor, page, report
 from benchmarks.harness import Row, Size, Subject, Table, Take, called, measure, median_rows, refused_by
 from benchmarks.processes import MeasuringFailed
 from benchmarks.rows import GROUPS
@@ -195,3 +195,28 @@ def test_the_floor_does_the_work() -> None:
     for _ in range(20):
         core.settle(True, core.generation, 12.0)
     assert core.admit("c", 12.0) == 2
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_written_between_the_marks_of_the_page() -> None:
+    run = report.Report(is_smoke=False, kind="CPython on a machine", versions={"limits": "5.8.0"})
+    run.tables["retry"] = Table(
+        {"sync: resilience": Row(1.0, 0.9, 1.1), "sync: peer": Row(None, note="gone")}, {"sync: retry / backoff": 2.0}
+    )
+    text = page.rendered(run.as_json())
+    assert "| retry: sync: retry / backoff | 2.00 | ≤ 1 | **missed** |" in text
+    assert "| sync: resilience | 1.000 µs | 0.900 to 1.100 |  |" in text
+    assert "| sync: peer | - |  | gone |" in text
+    whole = page.replaced(f"before\n{page.BEGIN}old\n{page.END}after\n", text)
+    assert whole.startswith("before\n")
+    assert whole.endswith("after\n")
+    assert "old" not in whole
+
+
+def test_the_page_names_every_group() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert [name for name in GROUPS if f"| `{name}` |" not in text] == []
+    assert page.BEGIN in text
+    assert page.END in text
