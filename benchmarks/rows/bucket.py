@@ -119,6 +119,7 @@ MAKERS: Final[dict[str, Make]] = {
     "pyrate-limiter": pyrate_limiter,
 }
 ONE_KEY_ONLY: Final = ("pyrate-limiter",)
+IN_SMOKE: Final = ("resilience", "resilience, the decision alone", "limits, fixed window")
 
 
 def run(size: Size) -> Table:
@@ -127,7 +128,7 @@ def run(size: Size) -> Table:
     for keys, count in (("one key", 1), ("100,000 keys", KEYS)):
         for verdict, admits in (("admitted", True), ("refused", False)):
             for name, make in MAKERS.items():
-                if count == 1 or name not in ONE_KEY_ONLY:
+                if count == 1 or (name not in ONE_KEY_ONLY and (name in IN_SMOKE or not size.is_smoke)):
                     subjects.append(Subject(f"{verdict}, {keys}: {name}", partial(prepared, make, admits, count)))
     subjects.append(Subject("admitted, one key: aiolimiter, awaited", partial(aiolimiter, loop)))
     table = measure(subjects, size)

@@ -76,6 +76,8 @@ MAKERS: Final[dict[str, Make]] = {
     "breaker: pybreaker": pybreaker,
 }
 
+IN_SMOKE: Final = ("bucket: resilience", "bucket: limits, fixed window", "breaker: resilience")
+
 
 def by_threads(make: Make, threads: int, clock: Callable[[], float] = time.perf_counter) -> Take:
     """So many operations by so many threads, from when the last is ready to when all are done."""
@@ -104,16 +106,15 @@ def by_threads(make: Make, threads: int, clock: Callable[[], float] = time.perf_
 
 
 def run(size: Size) -> Table:
-    longer = Size(5, 0.05, is_smoke=True) if size.is_smoke else Size(11, 0.1)
+    longer = Size(3, 0.05, is_smoke=True) if size.is_smoke else Size(11, 0.1)
+    makers = {name: make for name, make in MAKERS.items() if name in IN_SMOKE or not size.is_smoke}
     by_wall = [
-        Subject(f"{name}, {threads} threads", partial(by_threads, make, threads))
-        for name, make in MAKERS.items()
-        for threads in THREADS
+        Subject(f"{name}, {count} threads", partial(by_threads, make, count)) for name, make in makers.items() for count in THREADS
     ]
     by_processor = [
-        Subject(f"{name}, {threads} threads, processor time", partial(by_threads, make, threads, time.process_time))
-        for name, make in MAKERS.items()
-        for threads in (1, 8)
+        Subject(f"{name}, {count} threads, processor time", partial(by_threads, make, count, time.process_time))
+        for name, make in makers.items()
+        for count in (1, 8)
     ]
     table = measure(by_wall + by_processor, longer)
     for what in ("bucket", "breaker"):
