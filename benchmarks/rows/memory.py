@@ -7,6 +7,7 @@ garbage collector off.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import subprocess
@@ -18,7 +19,7 @@ from typing import Final
 
 from benchmarks.harness import Row, Size, Table, reason
 from benchmarks.stitched import UNREACHED
-from resilience import RateLimiter
+from resilience import RateLimited, RateLimiter
 from resilience.call import Call
 from resilience.clock import SYSTEM_CLOCK
 
@@ -35,7 +36,8 @@ def ours(count: int) -> Decide:
     def decide(key: str) -> None:
         call.key = key
         call.now_us = SYSTEM_CLOCK.now_us()
-        limiter.admit(call)
+        with contextlib.suppress(RateLimited):  # in a full table new keys share one bucket
+            limiter.admit(call)
 
     return decide
 

@@ -62,26 +62,34 @@ def processor_s(pid: int) -> float:
 
 
 class HttpClient:
-    """Keeps a connection, and sends one request after the other on it; opens another where the server has closed it."""
+    """One connection that is kept, and opened anew where the server has closed it.
+
+    It is woken once for a whole answer. Else each write of the server would wake it or not, as chance has it, and a waking is paid for
+    by who writes.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self._request = f"GET /orders/7 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n".encode()
         self._socket: socket.socket | None = None
+        self._awaited = 1
 
-    def get(self) -> None:
-        """One request.
-
-        Raises:
-            RuntimeError: it was answered by anything but 200.
-        """
+    def send(self) -> None:
+        """Send a request, whose answer `receive` waits for."""
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self.port), timeout=READY_S)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(self._request)
+
+    def receive(self) -> None:
+        """Wait for the answer.
+
+        Raises:
+            RuntimeError: it was anything but 200.
+        """
         answer = b""
         while not answer.endswith(ENDS):
-            part = self._socket.recv(65_536)
+            part = b"" if self._socket is None else self._socket.recv(65_536)
             if not part:
                 raise RuntimeError(f"the server closed the connection after {answer[:60]!r}")
             answer += part
@@ -89,17 +97,21 @@ class HttpClient:
             raise RuntimeError(f"answered {answer[:60]!r}")
         if b"connection: close" in answer.lower():
             self.close()
+        elif self._socket is not None and len(answer) != self._awaited:
+            self._awaited = len(answer)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self._awaited)
 
     def wait(self) -> None:
         """Until the server answers.
 
         Raises:
-            OSError: it does not in time.
+            OSError, RuntimeError: it does not in time.
         """
         until_s = time.monotonic() + READY_S
         while True:
             try:
-                self.get()
+                self.send()
+                self.receive()
             except (OSError, RuntimeError):
                 self.close()
                 if time.monotonic() > until_s:
@@ -113,3 +125,4 @@ class HttpClient:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            self._awaited = 1
