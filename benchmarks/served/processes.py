@@ -70,7 +70,8 @@ class HttpClient:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._request = f"GET /orders/7 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n".encode()
+        head = ("GET /orders/7 HTTP/1.1", f"Host: 127.0.0.1:{port}", "User-Agent: bench", "Accept: */*")
+        self._request = "\r\n".join((*head, "", "")).encode()
         self._socket: socket.socket | None = None
         self._awaited = 1
 
