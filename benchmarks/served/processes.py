@@ -64,8 +64,7 @@ def processor_s(pid: int) -> float:
 class HttpClient:
     """One connection that is kept, and opened anew where the server has closed it.
 
-    It is woken once for a whole answer. Else each write of the server would wake it or not, as chance has it, and whoever writes pays
-    for waking.
+    It is woken once for a whole answer. Else each write of the server would wake it or not, as chance has it, and the writer pays.
     """
 
     def __init__(self, port: int) -> None:
