@@ -44,8 +44,13 @@ class Report:
 
     @property
     def has_failed(self) -> bool:
-        """A group ended without a table, or a target was missed or not measured."""
-        return bool(self.failures) or any(verdict is not Verdict.REACHED for _, _, verdict in self.targets)
+        """A group ended without a table, or a target was missed, or not measured without a peer that is not there or does not run."""
+        if self.failures:
+            return True
+        return any(
+            verdict is Verdict.MISSED or (verdict is Verdict.UNKNOWN and not lacks_peer(self.tables[target.group]))
+            for target, _, verdict in self.targets
+        )
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for `json.dumps`."""
@@ -75,6 +80,11 @@ class Report:
         path = OUT / f"{name}.json"
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
         return path
+
+
+def lacks_peer(table: Table) -> bool:
+    """Whether a row of somebody else's could not be measured here."""
+    return any(row.median is None and "resilience" not in name for name, row in table.rows.items())
 
 
 def show_head(console: Console, report: Report) -> None:

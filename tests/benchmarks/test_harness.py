@@ -173,6 +173,14 @@ def test_a_group_that_ends_without_a_table_fails_the_run(
     assert "not measured" in said
 
 
+@pytest.mark.parametrize(("missing", "fails"), [("limits, fixed window", False), ("resilience", True)])
+def test_a_target_may_go_unmeasured_for_want_of_a_peer_only(missing: str, fails: bool) -> None:
+    run = report.Report(is_smoke=True, kind="", versions={})
+    run.tables["bucket"] = Table({missing: Row(None, note="not installed: limits")})
+    assert {verdict for _, _, verdict in run.targets} == {Verdict.UNKNOWN}
+    assert run.has_failed is fails
+
+
 def test_a_group_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         program.main(["asgy"])
