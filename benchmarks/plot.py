@@ -32,6 +32,7 @@ def write_plot(report: Report, name: str) -> Path | None:
         axes.text(share, place, f" {figure:.2f}", va="center", fontsize=8)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.01)
     axes.set_xlabel("figure by bound (left of the line: reached)")
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title(report.kind, fontsize=9)

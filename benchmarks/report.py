@@ -44,7 +44,7 @@ class Report:
 
     @property
     def has_failed(self) -> bool:
-        """A group ended without a table, or a target was missed, or not measured without a peer that is not there or does not run."""
+        """A group ended without a table, or a target was missed, or not measured though every peer was there."""
         if self.failures:
             return True
         return any(
