@@ -13,7 +13,7 @@ python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench mutation build smoke check clean
+.PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench bench-smoke mutation build smoke check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,12 +53,14 @@ names: .venv/.test ## write the list of public names anew, after a change that w
 reference: .venv/.test ## write the reference of the configuration file and its JSON Schema anew, after a change that was meant
 	@$(python) tools/config_reference.py --write
 
-bench: .venv/.test .venv/.bench ## measure what the middleware, following a file and shared stores cost
-	@$(python) benchmarks/asgi_stack.py $(ARGS)
-	@$(python) benchmarks/grpc_stack.py
+bench: .venv/.test .venv/.bench ## measure all layers beside a hand-fused floor and their peers, and following a file and shared stores
+	@$(python) -m benchmarks $(ARGS)
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 	@$(python) benchmarks/host_store.py
+
+bench-smoke: .venv/.test .venv/.bench ## the short form of bench, held to wider bounds (under a minute)
+	@$(python) -m benchmarks --smoke $(ARGS)
 
 mutation: .venv/.test .venv/.mutation ## change the core in one place at a time and see that a test notices (15 to 30 minutes)
 	@rm -rf mutants
