@@ -21,11 +21,12 @@ Steps = Generator[Effect, Any, Permit]
 class Stage:
     """Layers that are passed together: those around the whole call, or those around each attempt."""
 
-    __slots__ = ("clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
+    __slots__ = ("_admissions", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
 
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
+        self._admissions = tuple((layer, layer.admit) for layer in layers)
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
@@ -51,8 +52,8 @@ class Stage:
         permit = Permit(call, self.clock)
         held = call.held
         try:
-            for layer in self.layers:
-                token = layer.admit(call)
+            for layer, admit in self._admissions:
+                token = admit(call)
                 if token is not None:
                     held.append((layer, token))
         except BaseException:  # a refusal, or a key function that raised

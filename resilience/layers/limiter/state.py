@@ -55,9 +55,10 @@ class LimiterState:
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
-            young = self.table.young(key)
+            table = self.table
+            young = table.shards[hash(key) & table.mask].young
             known = young.get(key)
-            bucket = self.table.get(key, full) if known is None else known
+            bucket = table.get(key, full) if known is None else known
             if bucket < full:
                 bucket = full
             bucket += cost * TOKEN
@@ -68,7 +69,7 @@ class LimiterState:
             if known is not None:
                 young[key] = bucket
             elif cost:
-                self.table.put(key, bucket, full)
+                table.put(key, bucket, full)
             return 0
 
     def reserve(

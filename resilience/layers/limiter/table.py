@@ -28,10 +28,10 @@ class BucketTable:
     buckets out of `old`: the full ones are dropped, the others go back to `young`.
     """
 
-    __slots__ = ("_half", "_mask", "_shards", "max_keys", "overflow", "overflowed", "size")
+    __slots__ = ("_half", "mask", "max_keys", "overflow", "overflowed", "shards", "size")
 
     def __init__(self, max_keys: int, full: int) -> None:
-        self._shards: list[_Shard] = []
+        self.shards: list[_Shard] = []
         self._deal_out(max_keys)
         self.resize(max_keys)
         self.size = 0
@@ -40,30 +40,30 @@ class BucketTable:
 
     def _deal_out(self, max_keys: int) -> None:
         """Make as many shards as so many keys need. The table was much smaller, so there is little in it to move."""
-        old_shards, count = self._shards, 1 << ((max_keys - 1) // _KEYS_A_SHARD).bit_length()
-        self._shards = [_Shard() for _ in range(count)]
-        self._mask = count - 1
+        old_shards, count = self.shards, 1 << ((max_keys - 1) // _KEYS_A_SHARD).bit_length()
+        self.shards = [_Shard() for _ in range(count)]
+        self.mask = count - 1
         for shard in old_shards:
             for key, bucket in (*shard.old.items(), *shard.young.items()):
                 self.young(key)[key] = bucket
 
     def resize(self, max_keys: int) -> None:
         """Keep at most `max_keys` from now on. Buckets beyond go as they become full."""
-        if max_keys > len(self._shards) * _KEYS_A_SHARD * _CROWDED:
+        if max_keys > len(self.shards) * _KEYS_A_SHARD * _CROWDED:
             self._deal_out(max_keys)
         self.max_keys = max_keys
-        self._half = max(16, max_keys // len(self._shards) // 2)
+        self._half = max(16, max_keys // len(self.shards) // 2)
 
     def young(self, key: Hashable) -> dict[Hashable, int]:
         """Where the bucket of `key` is if it was touched lately; it may be read and replaced there."""
-        return self._shards[hash(key) & self._mask].young
+        return self.shards[hash(key) & self.mask].young
 
     def get(self, key: Hashable, full: int) -> int:
         """The bucket of `key`, at most full. One not in the table has a full one, but for what the overflow bucket has spent.
 
         That may have been spent by this very key, and a place in the table must not give it a second burst.
         """
-        shard = self._shards[hash(key) & self._mask]
+        shard = self.shards[hash(key) & self.mask]
         bucket = shard.young.get(key)
         if bucket is None:
             bucket = shard.old.get(key, self.overflow)
@@ -71,7 +71,7 @@ class BucketTable:
 
     def put(self, key: Hashable, bucket: int, full: int) -> None:
         """Keep the bucket of `key`, or spend from the overflow bucket where the table is full of buckets in use."""
-        shard = self._shards[hash(key) & self._mask]
+        shard = self.shards[hash(key) & self.mask]
         young = shard.young
         if key in young:
             young[key] = bucket
