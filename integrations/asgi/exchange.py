@@ -1,10 +1,11 @@
-"""One HTTP request on its way through a pipeline and the application: a slotted object that is also its `send`."""
+"""One HTTP request on its way through a pipeline and the application: a slotted object that is also its call."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from asyncio import current_task
 from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
 from typing import Final
@@ -34,6 +35,7 @@ from resilience.integrations.asgi.types import App, Message, Receive, Scope, Sen
 
 log = logging.getLogger("resilience")
 _CONTENT_TYPE: Final = b"content-type"
+_LENGTH: Final = len(_CONTENT_TYPE)
 _EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -119,7 +121,7 @@ class HttpExchange(RequestCall):
             if self.deadline_us is not None and self._guarded.deadline is not None:
                 self._arm(self.deadline_us)  # first, so that the context it keeps does not hold this object
             mark = CURRENT.set(self)
-            await app(self.scope, self.receive, self)
+            await app(self.scope, self.receive, self.send)
         except BaseException as error:
             if not await self._handled(error):
                 raise
@@ -129,7 +131,8 @@ class HttpExchange(RequestCall):
         finally:
             if mark is not None:
                 CURRENT.reset(mark)
-            self._disarm()
+            if self._slot is not None:
+                self._disarm()
             if self._expired:
                 await self._finish_expiry()
             del self._permit  # the two refer to each other, and need not wait for the collector
@@ -156,7 +159,7 @@ class HttpExchange(RequestCall):
 
     # --- the application's side ---------------------------------------------------------------------------------------------
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`."""
         kind = message["type"]
         if self._expired:
@@ -167,9 +170,12 @@ class HttpExchange(RequestCall):
         if kind == "http.response.body":
             if message.get("more_body", False):
                 return self._send_part(message)
-            self._settle_answered()
-        elif kind == "http.response.pathsend":
-            self._settle_answered()
+        elif kind != "http.response.pathsend":
+            return self._send(message)
+        if self._slot is not None:
+            self._disarm()
+        if not self.settled:
+            self._settle_by_start()
         return self._send(message)
 
     async def receive(self) -> Message:
@@ -234,11 +240,6 @@ class HttpExchange(RequestCall):
         self.status = self._start["status"]
         return judge_status(self._start["status"])
 
-    def _settle_answered(self) -> None:
-        self._disarm()
-        if not self.settled:
-            self._settle_by_start()
-
     def _settle_by_start(self) -> None:
         """The application is done. Without a start the server will make an error of that, unless the client has gone."""
         self._permit.settle(self._judge_start())
@@ -247,14 +248,13 @@ class HttpExchange(RequestCall):
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
     def _arm(self, deadline_us: int) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = current_task()
         if task is None:
             return
         self._task = task
         self._cancelling = task.cancelling()
         self._context = copy_context()
-        self._slot = wheel_of(loop, self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
+        self._slot = wheel_of(task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
 
     def _disarm(self) -> None:
         slot, self._slot = self._slot, None
@@ -305,6 +305,6 @@ class HttpExchange(RequestCall):
 
 def _begins_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     for name, value in headers:
-        if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
+        if name == _CONTENT_TYPE or (len(name) == _LENGTH and name.lower() == _CONTENT_TYPE):
             return value.lower().startswith(_EVENT_STREAM)
     return False

@@ -122,7 +122,11 @@ class Machine:
                 self.admitted += 1
                 if outcome is _OK and not slow:
                     window = self._window
-                    window.add(now_us, False, False)
+                    if now_us < window.until_us:  # `window.add`, written out
+                        window.calls += 1
+                        window.current[0] += 1
+                    else:
+                        window.add(now_us, False, False)
                     self._in_a_row = 0
                     # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
                     if (window.failures and window.failures * _SHARE >= self._failure_share * window.calls) or (
