@@ -1,10 +1,11 @@
-"""One WSGI request on its way through a pipeline and the application: a slotted object that is also its `start_response`."""
+"""One WSGI request on its way through a pipeline and the application: a slotted object that is also its call."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from resilience import Rejected
 from resilience.edges import (
@@ -32,6 +33,7 @@ from resilience.integrations.wsgi.types import App, Environ, Headers, StartRespo
 from resilience.integrations.wsgi.upload import Upload, upload_of
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class HttpExchange(RequestCall):
@@ -87,7 +89,9 @@ class HttpExchange(RequestCall):
         if found:
             read_inbound(guarded, self, found)
         try:
-            self._permit = self._admitted()
+            pipeline = guarded.pipeline
+            is_plain = pipeline.begin(self)
+            self._permit = pipeline.outer.admit(self) if is_plain else self._recorded(self._drive)
         except Rejected as refusal:
             self._end_span()
             return self._give(self.answers.to(refusal, own=True))
@@ -98,13 +102,14 @@ class HttpExchange(RequestCall):
 
     def _serve(self, app: App) -> Iterable[bytes]:
         body: Iterable[bytes] | None = None
-        self._upload = upload_of(self.environ)
+        environ = self.environ
         try:
-            body = self.as_current(lambda: app(self.environ, self))
-            if type(body) is list or type(body) is tuple or is_file(body, self.environ):
+            if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+                self._upload = upload_of(environ)
+            body = self.as_current(app, environ, self.start_response)
+            if type(body) is list or type(body) is tuple or is_file(body, environ):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
-                self.begins()
-                self.ended()
+                self.ended(self.begins())
                 return body
             if self._left is not None:
                 self._give_head()
@@ -117,30 +122,28 @@ class HttpExchange(RequestCall):
             return instead
         return Body(self, body)
 
-    def _admitted(self) -> Permit:
+    def _drive(self) -> Permit:
         pipeline = self._guarded.pipeline
-        if pipeline.begin(self):
-            return pipeline.outer.admit(self)
-        return self._recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
+        return drive(pipeline.outer.steps(self), pipeline.clock)
 
-    def _recorded(self, step: Callable[[], T]) -> T:
+    def _recorded(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Do one step under the call's own span, where it has one."""
         trace = self.trace
         if trace is None:
-            return step()
+            return step(*args)
         trace.enter()
         try:
-            return step()
+            return step(*args)
         finally:
             trace.exit()
 
-    def as_current(self, step: Callable[[], T]) -> T:
+    def as_current(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
-            return step()
+            return step(*args)
         mark = CURRENT.set(self._within or self)
         try:
-            return self._recorded(step)
+            return step(*args) if self.trace is None else self._recorded(step, *args)
         finally:
             within = CURRENT.get()
             self._within = None if within is self else within
@@ -148,15 +151,16 @@ class HttpExchange(RequestCall):
 
     # --- the response -------------------------------------------------------------------------------------------------------
 
-    def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Write:
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Write:
         """The application's `start_response`."""
-        try:
-            if self._head is not None and not exc_info:
-                raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
-            if self._has_given_head:  # whether it is too late is for the server to say
-                self._write = self._start_response(status, self._with_fields(headers), exc_info)
-        finally:
-            exc_info = None  # its traceback may refer to this frame
+        if self._head is not None:
+            try:
+                if not exc_info:
+                    raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
+                if self._has_given_head:  # whether it is too late is for the server to say
+                    self._write = self._start_response(status, self._with_fields(headers), exc_info)
+            finally:
+                exc_info = None  # its traceback may refer to this frame
         own_copy = [*headers]
         self._head = status, own_copy
         is_event_stream, self._left = looked_through(own_copy)
@@ -182,16 +186,17 @@ class HttpExchange(RequestCall):
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
         if part:
-            self.begins()
+            began_us = None if self._has_begun else self.begins()
         else:
+            began_us = None
             self._give_head()
-        self._count(part)
+        self._count(part, began_us)
 
-    def _count(self, part: bytes) -> None:
+    def _count(self, part: bytes, now_us: int | None = None) -> None:
         if self._left is not None and not self.settled:
             self._left -= len(part)
             if self._left <= 0:
-                self.ended()
+                self.ended(now_us)
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
@@ -200,17 +205,19 @@ class HttpExchange(RequestCall):
             self._write = self._start_response(status, self._with_fields(headers))
             self._has_given_head = True
 
-    def begins(self) -> None:
-        """The response begins: nothing can take its place any more."""
+    def begins(self) -> int | None:
+        """The response begins: nothing can take its place any more. Returns the present, where that was looked up."""
         if self._has_begun:
-            return
+            return None
         self._give_head()
         self._has_begun = True
-        self._take_start_time()
+        return self._take_start_time()
 
-    def _take_start_time(self) -> None:
-        if self.response_us is None and (self.deadline_us is not None or self._guarded.times_start):
-            self.response_us = self._guarded.pipeline.clock.now_us()
+    def _take_start_time(self) -> int | None:
+        if self.response_us is not None or (self.deadline_us is None and not self._guarded.times_start):
+            return None
+        self.response_us = now_us = self._guarded.pipeline.clock.now_us()
+        return now_us
 
     def _with_fields(self, headers: Headers) -> Headers:
         limiters = self._guarded.quota_limiters
@@ -232,14 +239,14 @@ class HttpExchange(RequestCall):
 
     # --- settling -----------------------------------------------------------------------------------------------------------
 
-    def ended(self) -> None:
-        """The whole body is handed over."""
-        self._settle(lambda: self._permit.settle(self._judge()))
+    def ended(self, now_us: int | None = None) -> None:
+        """The whole body is handed over. `now_us` is the present, where that is known."""
+        self._settle(self._settle_by_head, now_us)
 
     def closed(self) -> None:
         """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""
         if not self.settled:
-            self._settle(lambda: self._permit.settle(self._judge_unfinished()))
+            self._settle(self._settle_unfinished)
 
     def broke_off(self, error: BaseException) -> list[bytes] | None:
         """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
@@ -247,8 +254,8 @@ class HttpExchange(RequestCall):
             return None
         is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
         refusal = None if is_too_late else relayed_in(error)
-        answer = None if refusal is None else self._recorded(lambda: self.answers.to(refusal, own=False))
-        self._settle(lambda: self._settle_error(error, judge_error if answer is None else judge_relayed))
+        answer = None if refusal is None else self._recorded(partial(self.answers.to, refusal, own=False))
+        self._settle(self._settle_error, error, judge_error if answer is None else judge_relayed)
         return None if answer is None else self._give(answer)
 
     def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
@@ -259,14 +266,21 @@ class HttpExchange(RequestCall):
         else:
             settle_error(self._permit, error, judge)
 
-    def _settle(self, step: Callable[[], object]) -> None:
+    def _settle_by_head(self, now_us: int | None) -> None:
+        self._permit.settle(self._judge(), now_us)
+
+    def _settle_unfinished(self) -> None:
+        self._permit.settle(self._judge_unfinished())
+
+    def _settle(self, step: Callable[[Unpack[Args]], object], *args: *Args) -> None:
         try:
-            self._recorded(step)
+            self._recorded(step, *args)
         finally:
             # What refers back to the call goes, so that it need not wait for the collector.
             del self._permit
             self.error = self._within = None
-            self._end_span()
+            if self.trace is not None:
+                self._end_span()
 
     def _end_span(self) -> None:
         trace, self.trace = self.trace, None
@@ -282,8 +296,8 @@ class HttpExchange(RequestCall):
             return Outcome.IGNORED
         if self._head is None:
             return Outcome.FAILED  # the server makes an error of that
-        self.status = status_number(self._head[0])
-        return judge_status(self.status)
+        self.status = status = status_number(self._head[0])
+        return judge_status(status)
 
     def _judge_unfinished(self) -> Outcome:
         if self._head is None:

@@ -63,14 +63,14 @@ def environ_key(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _keys_of(names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("ascii"), environ_key(name.decode("ascii"))) for name in names)
+def _keys_of(names: frozenset[bytes]) -> dict[str, str]:
+    """The headers of these names, by where the environment has them."""
+    return {environ_key(name.decode("ascii")): name.decode("ascii") for name in names}
 
 
 def inbound_headers(environ: Environ, names: frozenset[bytes]) -> list[tuple[str, str]]:
     """Those headers of `names` that came in; one that came more than once gives each of its values."""
-    found = []
-    for name, key in _keys_of(names):
-        if key in environ:
-            found += [(name, part.strip(" \t")) for part in environ[key].split(",")]
-    return found
+    keys = _keys_of(names)
+    if environ.keys().isdisjoint(keys):  # nearly always
+        return []
+    return [(keys[key], part.strip(" \t")) for key in keys if key in environ for part in environ[key].split(",")]

@@ -75,10 +75,11 @@ class TimeWindow:
 class CountWindow:
     """The last `length` calls."""
 
-    __slots__ = ("_recent", "calls", "current", "failures", "slow_calls")
-    until_us = 0
+    __slots__ = ("_recent", "calls", "current", "failures", "slow_calls", "until_us")
 
     def __init__(self, length: int) -> None:
+        self.until_us = 0
+        self.current: list[int] = []
         self._recent: deque[tuple[bool, bool]] = deque(maxlen=length)
         self.clear()
 
