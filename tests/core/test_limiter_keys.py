@@ -153,9 +153,9 @@ def test_a_shard_is_made_for_four_thousand_keys(clock: ManualClock, max_keys: in
     assert len(keyed(clock, max_keys=max_keys).state.table.shards) == shards
 
 
-@pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (65_536, False), (65_537, True)])
+@pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (32_768, False), (32_769, True)])
 def test_a_table_that_becomes_a_little_larger_is_not_dealt_out_anew(clock: ManualClock, max_keys: int, is_dealt_out: bool) -> None:
-    """All keys are moved at once then, while every call waits: a shard may be sixteen times as full as it should before that."""
+    """All keys are moved at once then, while every call waits: a shard may be eight times as full as it should before that."""
     limiter = keyed(clock, max_keys=4_096)
     shards = limiter.state.table.shards
     limiter.state.configure(replace(limiter.settings, max_keys=max_keys), clock.now_us())

@@ -113,7 +113,8 @@ class RateLimiter:
         return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
-        key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+        key_of = self._key_of
+        key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
         cost = self._cost
         if cost is None or call.cost is not None:
             cost = self._cost_for(call)

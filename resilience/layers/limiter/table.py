@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Final
 
 _KEYS_A_SHARD: Final = 4_096
-_CROWDED: Final = 16
+_CROWDED: Final = 8
 """A shard may hold so many times as many keys as it should before a larger table is dealt out anew."""
 _LOOK_AT: Final = 8
 
@@ -14,21 +15,27 @@ _LOOK_AT: Final = 8
 class _Shard:
     """A part of the table, small enough that growing its dictionaries never stalls a call."""
 
-    __slots__ = ("old", "young")
+    __slots__ = ("old", "queue", "young")
 
     def __init__(self) -> None:
         self.young: dict[Hashable, int] = {}
         self.old: dict[Hashable, int] = {}
+        self.queue: Iterator[Hashable] = iter(())
+
+    def grow_old(self) -> None:
+        """Begin to look through the keys of now, those that came first at first."""
+        self.old, self.young = self.young, {}
+        self.queue = iter(list(self.old))
 
 
 class BucketTable:
     """At most `max_keys` buckets. Where none can be forgotten, new keys share the overflow bucket. Not locked.
 
-    A shard keeps what was touched lately in `young`; when that is half its share it becomes `old`. Each new key moves a few
-    buckets out of `old`: the full ones are dropped, the others go back to `young`.
+    A shard keeps its keys in `young` until the table is full. Then they become `old`, and each new key has a few of them looked at,
+    first come, first seen: full buckets are dropped, the others go back to `young`. A call writes a bucket where it is.
     """
 
-    __slots__ = ("_half", "mask", "max_keys", "overflow", "overflowed", "shards", "size")
+    __slots__ = ("mask", "max_keys", "overflow", "overflowed", "shards", "size")
 
     def __init__(self, max_keys: int, full: int) -> None:
         self.shards: list[_Shard] = []
@@ -52,10 +59,9 @@ class BucketTable:
         if max_keys > len(self.shards) * _KEYS_A_SHARD * _CROWDED:
             self._deal_out(max_keys)
         self.max_keys = max_keys
-        self._half = max(16, max_keys // len(self.shards) // 2)
 
     def young(self, key: Hashable) -> dict[Hashable, int]:
-        """Where the bucket of `key` is if it was touched lately; it may be read and replaced there."""
+        """Where the bucket of `key` is kept if it is new."""
         return self.shards[hash(key) & self.mask].young
 
     def get(self, key: Hashable, full: int) -> int:
@@ -72,34 +78,27 @@ class BucketTable:
     def put(self, key: Hashable, bucket: int, full: int) -> None:
         """Keep the bucket of `key`, or spend from the overflow bucket where the table is full of buckets in use."""
         shard = self.shards[hash(key) & self.mask]
-        young = shard.young
-        if key in young:
-            young[key] = bucket
+        if key in shard.young:
+            shard.young[key] = bucket
             return
-        known = shard.old.pop(key, None) is not None
-        if not known:
-            self._forget(shard, full, 2)
-            if not self._has_room(shard, full):
+        if key in shard.old:
+            shard.old[key] = bucket
+            return
+        if self.size >= self.max_keys:
+            self._forget(shard, full)
+            if self.size >= self.max_keys:
                 self.overflow = bucket
                 self.overflowed += 1
                 return
-            self.size += 1
-        if len(shard.young) >= self._half and not shard.old:
-            shard.old, shard.young = shard.young, {}
+        self.size += 1
         shard.young[key] = bucket
 
-    def _has_room(self, shard: _Shard, full: int) -> bool:
-        if self.size < self.max_keys:
-            return True
+    def _forget(self, shard: _Shard, full: int) -> None:
         if not shard.old:
-            shard.old, shard.young = shard.young, {}
-        self._forget(shard, full, _LOOK_AT)
-        return self.size < self.max_keys
-
-    def _forget(self, shard: _Shard, full: int, count: int) -> None:
+            shard.grow_old()
         old, young = shard.old, shard.young
-        for _ in range(min(count, len(old))):
-            key, bucket = old.popitem()
+        for key in islice(shard.queue, _LOOK_AT):
+            bucket = old.pop(key)
             if bucket <= full:
                 self.size -= 1
             else:
