@@ -18,6 +18,11 @@ def to_us(duration_s: float) -> int:
     return round(duration_s * US_PER_S)
 
 
+def wall_ns() -> int:
+    """Nanoseconds since the Unix epoch, for the beginnings of spans."""
+    return time.time_ns()
+
+
 class Timer(Protocol):
     """A pending callback that can be cancelled; `asyncio.TimerHandle` is one."""
 

@@ -99,10 +99,11 @@ class HttpExchange(RequestCall):
     async def _run_with_effects(self, app: App) -> None:
         """The same for a call that is recorded, or that may have to wait."""
         pipeline, trace = self._guarded.pipeline, self.trace
+        outer = pipeline.outer
         if trace is not None:
             trace.enter()
         try:
-            self._permit = await adrive(pipeline.outer.steps(self), pipeline.clock)
+            self._permit = await adrive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
         except Rejected as refusal:
             await self._refuse(refusal)
         else:
@@ -172,8 +173,10 @@ class HttpExchange(RequestCall):
                 return self._send_part(message)
         elif kind != "http.response.pathsend":
             return self._send(message)
-        if self._slot is not None:
-            self._disarm()
+        slot = self._slot
+        if slot is not None:  # `_disarm`, written out
+            self._slot = None
+            slot.leave(self)
         if not self.settled:
             self._settle_by_start()
         return self._send(message)
@@ -242,8 +245,13 @@ class HttpExchange(RequestCall):
 
     def _settle_by_start(self) -> None:
         """The application is done. Without a start the server will make an error of that, unless the client has gone."""
-        self._permit.settle(self._judge_start())
-        self.error = None  # its traceback refers back to the call
+        start = self._start
+        if start is None or self.error is not None or self._client_gone:
+            self._permit.settle(self._judge_start())
+            self.error = None  # its traceback refers back to the call
+        else:
+            self.status = status = start["status"]
+            self._permit.settle(judge_status(status))
 
     # --- the deadline -------------------------------------------------------------------------------------------------------
 

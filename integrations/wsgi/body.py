@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Protocol, TypeVar
 
 from resilience.edges import abandon
 
 T = TypeVar("T")
-Args = TypeVarTuple("Args")
 
 
 class Exchange(Protocol):
@@ -16,7 +15,7 @@ class Exchange(Protocol):
 
     settled: bool
 
-    def as_current(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call."""
 
     def hands_over(self, part: bytes) -> None:

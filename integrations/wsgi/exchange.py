@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextvars import Token
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar
 
 from resilience import Rejected
 from resilience.edges import (
@@ -33,7 +34,6 @@ from resilience.integrations.wsgi.types import App, Environ, Headers, StartRespo
 from resilience.integrations.wsgi.upload import Upload, upload_of
 
 T = TypeVar("T")
-Args = TypeVarTuple("Args")
 
 
 class HttpExchange(RequestCall):
@@ -106,7 +106,7 @@ class HttpExchange(RequestCall):
         try:
             if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
                 self._upload = upload_of(environ)
-            body = self.as_current(app, environ, self.start_response)
+            body = self._begun(app, environ)
             if type(body) is list or type(body) is tuple or is_file(body, environ):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
                 self.ended(self.begins())
@@ -124,30 +124,47 @@ class HttpExchange(RequestCall):
 
     def _drive(self) -> Permit:
         pipeline = self._guarded.pipeline
-        return drive(pipeline.outer.steps(self), pipeline.clock)
+        outer = pipeline.outer
+        return drive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
 
-    def _recorded(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    def _recorded(self, step: Callable[[], T]) -> T:
         """Do one step under the call's own span, where it has one."""
         trace = self.trace
         if trace is None:
-            return step(*args)
+            return step()
         trace.enter()
         try:
-            return step(*args)
+            return step()
         finally:
             trace.exit()
 
-    def as_current(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    def _begun(self, app: App, environ: Environ) -> Iterable[bytes]:
+        """Call the application, as the current call."""
+        mark = CURRENT.set(self)
+        try:
+            if self.trace is None:
+                return app(environ, self.start_response)
+            return self._recorded(partial(app, environ, self.start_response))
+        finally:
+            self._leave(mark)
+
+    def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
-            return step(*args)
+            return step()
         mark = CURRENT.set(self._within or self)
         try:
-            return step(*args) if self.trace is None else self._recorded(step, *args)
+            return step() if self.trace is None else self._recorded(step)
         finally:
-            within = CURRENT.get()
-            self._within = None if within is self else within
-            CURRENT.reset(mark)
+            self._leave(mark)
+
+    def _leave(self, mark: Token[Call | None]) -> None:
+        within = CURRENT.get()
+        if within is not self:
+            self._within = within
+        elif self._within is not None:
+            self._within = None
+        CURRENT.reset(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
 
@@ -185,38 +202,42 @@ class HttpExchange(RequestCall):
 
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
-        if part:
-            began_us = None if self._has_begun else self.begins()
-        else:
-            began_us = None
+        began_us: int | None = None
+        if not part:
             self._give_head()
-        self._count(part, began_us)
+        elif not self._has_begun:
+            began_us = self.begins()
+        if self._left is not None:
+            self._count(part, began_us)
 
     def _count(self, part: bytes, now_us: int | None = None) -> None:
         if self._left is not None and not self.settled:
-            self._left -= len(part)
-            if self._left <= 0:
+            self._left = left = self._left - len(part)
+            if left <= 0:
                 self.ended(now_us)
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
-        if self._head is not None and not self._has_given_head:
-            status, headers = self._head
-            self._write = self._start_response(status, self._with_fields(headers))
+        head = self._head
+        if head is not None and not self._has_given_head:
+            status, headers = head
+            self._write = self._start_response(status, self._with_fields(headers) if self._guarded.quota_limiters else headers)
             self._has_given_head = True
 
     def begins(self) -> int | None:
         """The response begins: nothing can take its place any more. Returns the present, where that was looked up."""
         if self._has_begun:
             return None
-        self._give_head()
+        if not self._has_given_head:
+            self._give_head()
         self._has_begun = True
-        return self._take_start_time()
+        return None if self.response_us is not None else self._take_start_time()
 
     def _take_start_time(self) -> int | None:
-        if self.response_us is not None or (self.deadline_us is None and not self._guarded.times_start):
+        guarded = self._guarded
+        if self.response_us is not None or (self.deadline_us is None and not guarded.times_start):
             return None
-        self.response_us = now_us = self._guarded.pipeline.clock.now_us()
+        self.response_us = now_us = guarded.pipeline.clock.now_us()
         return now_us
 
     def _with_fields(self, headers: Headers) -> Headers:
@@ -241,12 +262,21 @@ class HttpExchange(RequestCall):
 
     def ended(self, now_us: int | None = None) -> None:
         """The whole body is handed over. `now_us` is the present, where that is known."""
-        self._settle(self._settle_by_head, now_us)
+        if self.trace is not None:
+            self._settle(partial(self._settle_by_head, now_us))
+            return
+        try:
+            self._settle_by_head(now_us)
+        finally:
+            self._let_go()
+
+    def _settle_by_head(self, now_us: int | None) -> None:
+        self._permit.settle(self._judge(), now_us)
 
     def closed(self) -> None:
         """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""
         if not self.settled:
-            self._settle(self._settle_unfinished)
+            self._settle(lambda: self._permit.settle(self._judge_unfinished()))
 
     def broke_off(self, error: BaseException) -> list[bytes] | None:
         """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
@@ -255,7 +285,7 @@ class HttpExchange(RequestCall):
         is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
         refusal = None if is_too_late else relayed_in(error)
         answer = None if refusal is None else self._recorded(partial(self.answers.to, refusal, own=False))
-        self._settle(self._settle_error, error, judge_error if answer is None else judge_relayed)
+        self._settle(lambda: self._settle_error(error, judge_error if answer is None else judge_relayed))
         return None if answer is None else self._give(answer)
 
     def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
@@ -266,21 +296,17 @@ class HttpExchange(RequestCall):
         else:
             settle_error(self._permit, error, judge)
 
-    def _settle_by_head(self, now_us: int | None) -> None:
-        self._permit.settle(self._judge(), now_us)
-
-    def _settle_unfinished(self) -> None:
-        self._permit.settle(self._judge_unfinished())
-
-    def _settle(self, step: Callable[[Unpack[Args]], object], *args: *Args) -> None:
+    def _settle(self, step: Callable[[], object]) -> None:
         try:
-            self._recorded(step, *args)
+            self._recorded(step)
         finally:
-            # What refers back to the call goes, so that it need not wait for the collector.
-            del self._permit
-            self.error = self._within = None
-            if self.trace is not None:
-                self._end_span()
+            self._let_go()
+            self._end_span()
+
+    def _let_go(self) -> None:
+        """What refers back to the call goes, so that it need not wait for the collector."""
+        del self._permit
+        self.error = self._within = None
 
     def _end_span(self) -> None:
         trace, self.trace = self.trace, None
@@ -288,15 +314,16 @@ class HttpExchange(RequestCall):
             trace.finish()
 
     def _judge(self) -> Outcome:
-        if self._came_late():
+        if self.response_us is not None and self._came_late():
             self._count_expired()  # it cannot be stopped and passes, but its caller has gone
         if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
             return judge_relayed(self, self.error)
-        if self._has_client_gone():
+        if self._client_gone or (self._upload is not None and self._upload.is_cut_short):
             return Outcome.IGNORED
-        if self._head is None:
+        head = self._head
+        if head is None:
             return Outcome.FAILED  # the server makes an error of that
-        self.status = status = status_number(self._head[0])
+        self.status = status = status_number(head[0])
         return judge_status(status)
 
     def _judge_unfinished(self) -> Outcome:

@@ -209,8 +209,8 @@ class RateLimiter:
         self.state.lock = threading.Lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        quota = self.quota(call)
         tokens = self.state.clock_of(self.settings, call.now_us)
+        quota = self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
         return {
             "resilience.health.factor": tokens.factor_ppb / 1e9,
             "resilience.limiter.rate": tokens.rate_per_s,
