@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from resilience.edges.answers import AS_USUAL, Answers, ChangeAnswer
 from resilience.edges.attempts import ATTEMPT_HEADER
@@ -20,6 +20,9 @@ from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
 
 log = logging.getLogger("resilience")
+_MOST_KEPT: Final = 1_024
+_LONGEST_KEPT: Final = 128
+"""So many paths of so many characters are remembered with what guards them."""
 
 
 class Guarded:
@@ -80,12 +83,25 @@ class _Routes:
         self._change = change
         self._known: dict[Pipeline, Guarded] = {}
         self._version = -1
+        self._found: tuple[Active, dict[tuple[str, str], Guarded | None]] = (toolkit.active, {})
         if not toolkit.active.document.routes:  # right for a file whose pipelines only code uses, and so no doubt of the file's
             log.warning("%s: has no routes, so no request is guarded; a rule is {match: {path: /**}, pipeline: NAME}", toolkit.path)
 
     def find(self, method: str, path: str) -> Guarded | None:
         active = self._toolkit.active
-        return self._guarded(active, active.find(method, path))
+        found_in, found = self._found
+        if found_in is not active:
+            found_in, found = self._found = (active, {})
+        request = method, path
+        if request in found:
+            return found[request]
+        guarded = self._guarded(active, active.find(method, path))
+        if len(method) + len(path) <= _LONGEST_KEPT:
+            if len(found) >= _MOST_KEPT:  # paths with numbers in them, or somebody who tries all there are
+                found = {}
+                self._found = active, found
+            found[request] = guarded
+        return guarded
 
     def find_grpc(self, method: str) -> Guarded | None:
         active = self._toolkit.active

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -17,6 +18,8 @@ _MAX_HOPS: Final = 100
 LONGEST: Final = 100
 """No address is longer, with brackets, quotes, zone and port."""
 _IPV6_PREFIX: Final = 64
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
 
 
 def networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
@@ -56,6 +59,8 @@ def address_key(text: str) -> str:
 @lru_cache(maxsize=4_096)
 def known_key(text: str) -> str:
     """The same for a text of at most `LONGEST` characters."""
+    if _IPV4(text):  # as nearly all are: to look through it takes a tenth of the time that to parse it takes
+        return text
     address = _parsed(text)
     if address is None:
         return UNKNOWN
