@@ -14,7 +14,6 @@ from resilience import Rejected
 from resilience.edges import (
     CURRENT,
     Answers,
-    Call,
     Guarded,
     Outcome,
     Permit,
@@ -65,15 +64,21 @@ class HttpExchange(RequestCall):
     _answering: asyncio.Task[None] | None
 
     def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
-        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        # What `Call` writes, written out: it is made for every request.
+        self.name = "the request"
+        self.held = []
+        self.now_us = self.attempt = 0
+        self.deadline_counts = True
+        self.settled = self.retrying = False
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.pipeline = self.error = self.status = self.trace = None
         self.scope = scope
         self._guarded = guarded
         self._receive = receive
         self._send = send
         self._start: Message | None = None
-        self._client_gone = False
-        self._expired = False
         self._slot: Slot | None = None
+        self._client_gone = self._expired = False
 
     @property
     def answers(self) -> Answers:

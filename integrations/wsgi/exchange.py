@@ -64,17 +64,22 @@ class HttpExchange(RequestCall):
     _write: Write  # the server's, once it has the head
 
     def __init__(self, guarded: Guarded, environ: Environ, start_response: StartResponse) -> None:
-        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        # What `Call` writes, written out: it is made for every request.
+        self.name = "the request"
+        self.held = []
+        self.now_us = self.attempt = 0
+        self.deadline_counts = True
+        self.settled = self.retrying = False
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.pipeline = self.error = self.status = self.trace = None
         self.environ = environ
         self._guarded = guarded
         self._start_response = start_response
         self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
-        self._has_given_head = False
         self._left: int | None = None  # bytes of the body that are still to come, where its head tells its length
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
-        self._client_gone = False
+        self._has_given_head = self._client_gone = self._expired = False
         self._upload: Upload | None = None
-        self._expired = False
         self._within: Call | None = None
 
     @property
@@ -85,9 +90,8 @@ class HttpExchange(RequestCall):
         """Serve the request: returns the body of its response."""
         settle_abandoned()
         guarded = self._guarded
-        found = inbound_headers(self.environ, guarded.inbound_headers)
-        if found:
-            read_inbound(guarded, self, found)
+        if not self.environ.keys().isdisjoint(guarded.inbound_environ):
+            read_inbound(guarded, self, inbound_headers(self.environ, guarded.inbound_environ))
         try:
             pipeline = guarded.pipeline
             is_plain = pipeline.begin(self)
