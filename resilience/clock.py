@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Protocol, runtime_checkable
 
+_monotonic_ns: Final = time.monotonic_ns
 US_PER_S: Final = 1_000_000
 """Microseconds in a second. Instants are whole microseconds on a monotonic clock, so that arithmetic on them is exact."""
 
@@ -15,6 +16,11 @@ US_PER_S: Final = 1_000_000
 def to_us(duration_s: float) -> int:
     """A duration in whole microseconds, rounded to the nearest."""
     return round(duration_s * US_PER_S)
+
+
+def wall_ns() -> int:
+    """Nanoseconds since the Unix epoch, for the beginnings of spans."""
+    return time.time_ns()
 
 
 class Timer(Protocol):
@@ -56,7 +62,7 @@ class SystemClock:
     timer_slot_us = 4_000
 
     def now_us(self) -> int:
-        return time.monotonic_ns() // 1000
+        return _monotonic_ns() // 1000
 
     def wall_s(self) -> float:
         return time.time()

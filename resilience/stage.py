@@ -13,6 +13,7 @@ from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.base import Ask, Effect, Layer, Wait
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
+from resilience.tracing import CallTrace
 
 T = TypeVar("T")
 Steps = Generator[Effect, Any, Permit]
@@ -21,11 +22,12 @@ Steps = Generator[Effect, Any, Permit]
 class Stage:
     """Layers that are passed together: those around the whole call, or those around each attempt."""
 
-    __slots__ = ("clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
+    __slots__ = ("_admissions", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
 
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
+        self._admissions = tuple((layer, layer.admit) for layer in layers)
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
@@ -43,7 +45,7 @@ class Stage:
         return error
 
     def admit(self, call: Call) -> Permit:
-        """Take every layer's permit, outermost first. Only for calls that are not traced, through layers without effects.
+        """Take every layer's permit, outermost first. Only through layers without effects.
 
         Raises:
             Rejected: a layer refused; the layers before it are settled as ignored.
@@ -51,14 +53,34 @@ class Stage:
         permit = Permit(call, self.clock)
         held = call.held
         try:
-            for layer in self.layers:
-                token = layer.admit(call)
+            if call.trace is not None:
+                self._admit_recorded(call, call.trace)
+                return permit
+            for layer, admit in self._admissions:
+                token = admit(call)
                 if token is not None:
                     held.append((layer, token))
         except BaseException:  # a refusal, or a key function that raised
             permit.settle(Outcome.IGNORED, call.now_us)
             raise
         return permit
+
+    def _admit_recorded(self, call: Call, trace: CallTrace) -> None:
+        for layer in self.layers:
+            span = trace.layer(layer.kind, self.pipeline, layer.name)
+            call.decision = ADMITTED
+            refusal: BaseException | None = None
+            try:
+                token = layer.admit(call)
+                if token is not None:
+                    call.held.append((layer, token))
+            except BaseException as error:
+                refusal = error
+                _tell_trace_id(error)
+                raise
+            finally:
+                span.end(_decided(call, refusal), layer.attributes(call), refusal)
+                refusal = None  # its traceback refers to this frame
 
     def run(self, call: Call, work: Callable[[], T]) -> T:
         """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""
@@ -114,8 +136,8 @@ class Stage:
                 call.held.append((layer, token))
         except BaseException as error:
             refusal = error
-            if span is not None and isinstance(error, Rejected):
-                error.trace_id = tracing.trace_id()  # here, where the call's own span is the current one
+            if span is not None:
+                _tell_trace_id(error)
             raise
         finally:
             if span is not None:
@@ -138,6 +160,12 @@ class Stage:
         effect.over()
         call.now_us = self.clock.now_us()
         return None
+
+
+def _tell_trace_id(error: BaseException) -> None:
+    """Where a call is refused its own span is the current one."""
+    if isinstance(error, Rejected):
+        error.trace_id = tracing.trace_id()
 
 
 def _decided(call: Call, refusal: BaseException | None) -> str:

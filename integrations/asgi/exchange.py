@@ -1,10 +1,11 @@
-"""One HTTP request on its way through a pipeline and the application: a slotted object that is also its `send`."""
+"""One HTTP request on its way through a pipeline and the application: a slotted object that is also its call."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from asyncio import current_task
 from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
 from typing import Final
@@ -13,7 +14,6 @@ from resilience import Rejected
 from resilience.edges import (
     CURRENT,
     Answers,
-    Call,
     Guarded,
     Outcome,
     Permit,
@@ -34,6 +34,7 @@ from resilience.integrations.asgi.types import App, Message, Receive, Scope, Sen
 
 log = logging.getLogger("resilience")
 _CONTENT_TYPE: Final = b"content-type"
+_LENGTH: Final = len(_CONTENT_TYPE)
 _EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -63,15 +64,21 @@ class HttpExchange(RequestCall):
     _answering: asyncio.Task[None] | None
 
     def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
-        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        # What `Call` writes, written out: it is made for every request.
+        self.name = "the request"
+        self.held = []
+        self.now_us = self.attempt = 0
+        self.deadline_counts = True
+        self.settled = self.retrying = False
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.pipeline = self.error = self.status = self.trace = None
         self.scope = scope
         self._guarded = guarded
         self._receive = receive
         self._send = send
         self._start: Message | None = None
-        self._client_gone = False
-        self._expired = False
         self._slot: Slot | None = None
+        self._client_gone = self._expired = False
 
     @property
     def answers(self) -> Answers:
@@ -97,10 +104,11 @@ class HttpExchange(RequestCall):
     async def _run_with_effects(self, app: App) -> None:
         """The same for a call that is recorded, or that may have to wait."""
         pipeline, trace = self._guarded.pipeline, self.trace
+        outer = pipeline.outer
         if trace is not None:
             trace.enter()
         try:
-            self._permit = await adrive(pipeline.outer.steps(self), pipeline.clock)
+            self._permit = await adrive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
         except Rejected as refusal:
             await self._refuse(refusal)
         else:
@@ -119,7 +127,7 @@ class HttpExchange(RequestCall):
             if self.deadline_us is not None and self._guarded.deadline is not None:
                 self._arm(self.deadline_us)  # first, so that the context it keeps does not hold this object
             mark = CURRENT.set(self)
-            await app(self.scope, self.receive, self)
+            await app(self.scope, self.receive, self.send)
         except BaseException as error:
             if not await self._handled(error):
                 raise
@@ -129,7 +137,8 @@ class HttpExchange(RequestCall):
         finally:
             if mark is not None:
                 CURRENT.reset(mark)
-            self._disarm()
+            if self._slot is not None:
+                self._disarm()
             if self._expired:
                 await self._finish_expiry()
             del self._permit  # the two refer to each other, and need not wait for the collector
@@ -156,7 +165,7 @@ class HttpExchange(RequestCall):
 
     # --- the application's side ---------------------------------------------------------------------------------------------
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`."""
         kind = message["type"]
         if self._expired:
@@ -167,9 +176,14 @@ class HttpExchange(RequestCall):
         if kind == "http.response.body":
             if message.get("more_body", False):
                 return self._send_part(message)
-            self._settle_answered()
-        elif kind == "http.response.pathsend":
-            self._settle_answered()
+        elif kind != "http.response.pathsend":
+            return self._send(message)
+        slot = self._slot
+        if slot is not None:  # `_disarm`, written out
+            self._slot = None
+            slot.leave(self)
+        if not self.settled:
+            self._settle_by_start()
         return self._send(message)
 
     async def receive(self) -> Message:
@@ -234,27 +248,26 @@ class HttpExchange(RequestCall):
         self.status = self._start["status"]
         return judge_status(self._start["status"])
 
-    def _settle_answered(self) -> None:
-        self._disarm()
-        if not self.settled:
-            self._settle_by_start()
-
     def _settle_by_start(self) -> None:
         """The application is done. Without a start the server will make an error of that, unless the client has gone."""
-        self._permit.settle(self._judge_start())
-        self.error = None  # its traceback refers back to the call
+        start = self._start
+        if start is None or self.error is not None or self._client_gone:
+            self._permit.settle(self._judge_start())
+            self.error = None  # its traceback refers back to the call
+        else:
+            self.status = status = start["status"]
+            self._permit.settle(judge_status(status))
 
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
     def _arm(self, deadline_us: int) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = current_task()
         if task is None:
             return
         self._task = task
         self._cancelling = task.cancelling()
         self._context = copy_context()
-        self._slot = wheel_of(loop, self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
+        self._slot = wheel_of(task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
 
     def _disarm(self) -> None:
         slot, self._slot = self._slot, None
@@ -305,6 +318,6 @@ class HttpExchange(RequestCall):
 
 def _begins_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     for name, value in headers:
-        if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
+        if name == _CONTENT_TYPE or (len(name) == _LENGTH and name.lower() == _CONTENT_TYPE):
             return value.lower().startswith(_EVENT_STREAM)
     return False

@@ -74,7 +74,7 @@ class ResilienceMiddleware:
         if source is None:
             await self._refuse_to_serve(kind, scope, receive, send)
         elif kind == "http":
-            path = own_path(scope)
+            path = own_path(scope) if scope.get("root_path") else scope["path"]
             if self._page is not None and path == self._page.path:
                 await self._page.answer(scope, send, source.status)
                 return

@@ -21,11 +21,11 @@ class Exchange(Protocol):
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part."""
 
-    def begins(self) -> None:
-        """The response begins, with a part or without."""
+    def begins(self) -> int | None:
+        """The response begins, with a part or without. Returns the present, where that was looked up."""
 
-    def ended(self) -> None:
-        """All parts were handed over."""
+    def ended(self, now_us: int | None = None) -> None:
+        """All parts were handed over. `now_us` is the present, where that is known."""
 
     def broke_off(self, error: BaseException) -> list[bytes] | None:
         """The application raised; returns what to send instead, if that can be done."""
@@ -52,6 +52,8 @@ class Body:
         if self._is_replaced:
             raise StopIteration
         exchange = self._exchange
+        if exchange.settled and self._parts is not None:  # the rest is the application's affair
+            return next(self._parts)
         try:
             part = exchange.as_current(self._next)
             exchange.hands_over(part)
@@ -90,7 +92,8 @@ class Body:
             if close is not None:
                 exchange.as_current(close)
         finally:
-            exchange.closed()
+            if not exchange.settled:
+                exchange.closed()
 
     def __del__(self) -> None:
         """Whoever had it has dropped it without closing it, against PEP 3333."""

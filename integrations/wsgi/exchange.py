@@ -1,9 +1,11 @@
-"""One WSGI request on its way through a pipeline and the application: a slotted object that is also its `start_response`."""
+"""One WSGI request on its way through a pipeline and the application: a slotted object that is also its call."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextvars import Token
+from functools import partial
 from typing import Any, TypeVar
 
 from resilience import Rejected
@@ -62,17 +64,22 @@ class HttpExchange(RequestCall):
     _write: Write  # the server's, once it has the head
 
     def __init__(self, guarded: Guarded, environ: Environ, start_response: StartResponse) -> None:
-        Call.__init__(self, "the request")  # not by super(): it is made for every request
+        # What `Call` writes, written out: it is made for every request.
+        self.name = "the request"
+        self.held = []
+        self.now_us = self.attempt = 0
+        self.deadline_counts = True
+        self.settled = self.retrying = False
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.pipeline = self.error = self.status = self.trace = None
         self.environ = environ
         self._guarded = guarded
         self._start_response = start_response
         self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
-        self._has_given_head = False
         self._left: int | None = None  # bytes of the body that are still to come, where its head tells its length
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
-        self._client_gone = False
+        self._has_given_head = self._client_gone = self._expired = False
         self._upload: Upload | None = None
-        self._expired = False
         self._within: Call | None = None
 
     @property
@@ -83,11 +90,12 @@ class HttpExchange(RequestCall):
         """Serve the request: returns the body of its response."""
         settle_abandoned()
         guarded = self._guarded
-        found = inbound_headers(self.environ, guarded.inbound_headers)
-        if found:
-            read_inbound(guarded, self, found)
+        if not self.environ.keys().isdisjoint(guarded.inbound_environ):
+            read_inbound(guarded, self, inbound_headers(self.environ, guarded.inbound_environ))
         try:
-            self._permit = self._admitted()
+            pipeline = guarded.pipeline
+            is_plain = pipeline.begin(self)
+            self._permit = pipeline.outer.admit(self) if is_plain else self._recorded(self._drive)
         except Rejected as refusal:
             self._end_span()
             return self._give(self.answers.to(refusal, own=True))
@@ -98,13 +106,14 @@ class HttpExchange(RequestCall):
 
     def _serve(self, app: App) -> Iterable[bytes]:
         body: Iterable[bytes] | None = None
-        self._upload = upload_of(self.environ)
+        environ = self.environ
         try:
-            body = self.as_current(lambda: app(self.environ, self))
-            if type(body) is list or type(body) is tuple or is_file(body, self.environ):
+            if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+                self._upload = upload_of(environ)
+            body = self._begun(app, environ)
+            if type(body) is list or type(body) is tuple or is_file(body, environ):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
-                self.begins()
-                self.ended()
+                self.ended(self.begins())
                 return body
             if self._left is not None:
                 self._give_head()
@@ -117,11 +126,10 @@ class HttpExchange(RequestCall):
             return instead
         return Body(self, body)
 
-    def _admitted(self) -> Permit:
+    def _drive(self) -> Permit:
         pipeline = self._guarded.pipeline
-        if pipeline.begin(self):
-            return pipeline.outer.admit(self)
-        return self._recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
+        outer = pipeline.outer
+        return drive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
 
     def _recorded(self, step: Callable[[], T]) -> T:
         """Do one step under the call's own span, where it has one."""
@@ -134,29 +142,46 @@ class HttpExchange(RequestCall):
         finally:
             trace.exit()
 
+    def _begun(self, app: App, environ: Environ) -> Iterable[bytes]:
+        """Call the application, as the current call."""
+        mark = CURRENT.set(self)
+        try:
+            if self.trace is None:
+                return app(environ, self.start_response)
+            return self._recorded(partial(app, environ, self.start_response))
+        finally:
+            self._leave(mark)
+
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
             return step()
         mark = CURRENT.set(self._within or self)
         try:
-            return self._recorded(step)
+            return step() if self.trace is None else self._recorded(step)
         finally:
-            within = CURRENT.get()
-            self._within = None if within is self else within
-            CURRENT.reset(mark)
+            self._leave(mark)
+
+    def _leave(self, mark: Token[Call | None]) -> None:
+        within = CURRENT.get()
+        if within is not self:
+            self._within = within
+        elif self._within is not None:
+            self._within = None
+        CURRENT.reset(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
 
-    def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Write:
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Write:
         """The application's `start_response`."""
-        try:
-            if self._head is not None and not exc_info:
-                raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
-            if self._has_given_head:  # whether it is too late is for the server to say
-                self._write = self._start_response(status, self._with_fields(headers), exc_info)
-        finally:
-            exc_info = None  # its traceback may refer to this frame
+        if self._head is not None:
+            try:
+                if not exc_info:
+                    raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
+                if self._has_given_head:  # whether it is too late is for the server to say
+                    self._write = self._start_response(status, self._with_fields(headers), exc_info)
+            finally:
+                exc_info = None  # its traceback may refer to this frame
         own_copy = [*headers]
         self._head = status, own_copy
         is_event_stream, self._left = looked_through(own_copy)
@@ -181,36 +206,43 @@ class HttpExchange(RequestCall):
 
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
-        if part:
-            self.begins()
-        else:
+        began_us: int | None = None
+        if not part:
             self._give_head()
-        self._count(part)
+        elif not self._has_begun:
+            began_us = self.begins()
+        if self._left is not None:
+            self._count(part, began_us)
 
-    def _count(self, part: bytes) -> None:
+    def _count(self, part: bytes, now_us: int | None = None) -> None:
         if self._left is not None and not self.settled:
-            self._left -= len(part)
-            if self._left <= 0:
-                self.ended()
+            self._left = left = self._left - len(part)
+            if left <= 0:
+                self.ended(now_us)
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
-        if self._head is not None and not self._has_given_head:
-            status, headers = self._head
-            self._write = self._start_response(status, self._with_fields(headers))
+        head = self._head
+        if head is not None and not self._has_given_head:
+            status, headers = head
+            self._write = self._start_response(status, self._with_fields(headers) if self._guarded.quota_limiters else headers)
             self._has_given_head = True
 
-    def begins(self) -> None:
-        """The response begins: nothing can take its place any more."""
+    def begins(self) -> int | None:
+        """The response begins: nothing can take its place any more. Returns the present, where that was looked up."""
         if self._has_begun:
-            return
-        self._give_head()
+            return None
+        if not self._has_given_head:
+            self._give_head()
         self._has_begun = True
-        self._take_start_time()
+        return None if self.response_us is not None else self._take_start_time()
 
-    def _take_start_time(self) -> None:
-        if self.response_us is None and (self.deadline_us is not None or self._guarded.times_start):
-            self.response_us = self._guarded.pipeline.clock.now_us()
+    def _take_start_time(self) -> int | None:
+        guarded = self._guarded
+        if self.response_us is not None or (self.deadline_us is None and not guarded.times_start):
+            return None
+        self.response_us = now_us = guarded.pipeline.clock.now_us()
+        return now_us
 
     def _with_fields(self, headers: Headers) -> Headers:
         limiters = self._guarded.quota_limiters
@@ -232,9 +264,18 @@ class HttpExchange(RequestCall):
 
     # --- settling -----------------------------------------------------------------------------------------------------------
 
-    def ended(self) -> None:
-        """The whole body is handed over."""
-        self._settle(lambda: self._permit.settle(self._judge()))
+    def ended(self, now_us: int | None = None) -> None:
+        """The whole body is handed over. `now_us` is the present, where that is known."""
+        if self.trace is not None:
+            self._settle(partial(self._settle_by_head, now_us))
+            return
+        try:
+            self._settle_by_head(now_us)
+        finally:
+            self._let_go()
+
+    def _settle_by_head(self, now_us: int | None) -> None:
+        self._permit.settle(self._judge(), now_us)
 
     def closed(self) -> None:
         """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""
@@ -247,7 +288,7 @@ class HttpExchange(RequestCall):
             return None
         is_too_late = self._has_begun or (self._has_given_head and self._left is not None)
         refusal = None if is_too_late else relayed_in(error)
-        answer = None if refusal is None else self._recorded(lambda: self.answers.to(refusal, own=False))
+        answer = None if refusal is None else self._recorded(partial(self.answers.to, refusal, own=False))
         self._settle(lambda: self._settle_error(error, judge_error if answer is None else judge_relayed))
         return None if answer is None else self._give(answer)
 
@@ -263,10 +304,13 @@ class HttpExchange(RequestCall):
         try:
             self._recorded(step)
         finally:
-            # What refers back to the call goes, so that it need not wait for the collector.
-            del self._permit
-            self.error = self._within = None
+            self._let_go()
             self._end_span()
+
+    def _let_go(self) -> None:
+        """What refers back to the call goes, so that it need not wait for the collector."""
+        del self._permit
+        self.error = self._within = None
 
     def _end_span(self) -> None:
         trace, self.trace = self.trace, None
@@ -274,16 +318,17 @@ class HttpExchange(RequestCall):
             trace.finish()
 
     def _judge(self) -> Outcome:
-        if self._came_late():
+        if self.response_us is not None and self._came_late():
             self._count_expired()  # it cannot be stopped and passes, but its caller has gone
         if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
             return judge_relayed(self, self.error)
-        if self._has_client_gone():
+        if self._client_gone or (self._upload is not None and self._upload.is_cut_short):
             return Outcome.IGNORED
-        if self._head is None:
+        head = self._head
+        if head is None:
             return Outcome.FAILED  # the server makes an error of that
-        self.status = status_number(self._head[0])
-        return judge_status(self.status)
+        self.status = status = status_number(head[0])
+        return judge_status(status)
 
     def _judge_unfinished(self) -> Outcome:
         if self._head is None:

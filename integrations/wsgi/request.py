@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from resilience.edges import InboundCall
 from resilience.integrations.wsgi.types import Environ
@@ -62,15 +61,6 @@ def environ_key(name: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else _PREFIX + key
 
 
-@lru_cache(maxsize=64)
-def _keys_of(names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("ascii"), environ_key(name.decode("ascii"))) for name in names)
-
-
-def inbound_headers(environ: Environ, names: frozenset[bytes]) -> list[tuple[str, str]]:
-    """Those headers of `names` that came in; one that came more than once gives each of its values."""
-    found = []
-    for name, key in _keys_of(names):
-        if key in environ:
-            found += [(name, part.strip(" \t")) for part in environ[key].split(",")]
-    return found
+def inbound_headers(environ: Environ, keys: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Those headers that came in of the ones that `keys` names by their places; one that came more than once gives each value."""
+    return [(name, part.strip(" \t")) for key, name in keys.items() if key in environ for part in environ[key].split(",")]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Final
 
 from resilience.integrations.wsgi.types import Environ, Headers
 
 _CONTENT_TYPE: Final = "content-type"
 _CONTENT_LENGTH: Final = "content-length"
+_TYPE_SIZE: Final = len(_CONTENT_TYPE)
+_LENGTH_SIZE: Final = len(_CONTENT_LENGTH)
 _EVENT_STREAM: Final = "text/event-stream"
 _WITHOUT_BODY: Final = (204, 304)
 
 
+@lru_cache(maxsize=256)
 def status_number(status: str) -> int:
     """The number in "200 OK". Whatever else an application says is the server's to refuse."""
     number = status[:3]
@@ -23,9 +27,10 @@ def looked_through(headers: Headers) -> tuple[bool, int | None]:
     """Whether the response is an event stream (HTML, "Server-sent events"), and how many bytes its body has, if that is told."""
     is_event_stream, length = False, None
     for name, value in headers:
-        if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
+        size = len(name)
+        if size == _TYPE_SIZE and name.lower() == _CONTENT_TYPE:
             is_event_stream = value.lower().startswith(_EVENT_STREAM)
-        elif len(name) == len(_CONTENT_LENGTH) and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
+        elif size == _LENGTH_SIZE and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
             length = int(value)
     return is_event_stream, length
 

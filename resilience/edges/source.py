@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from resilience.edges.answers import AS_USUAL, Answers, ChangeAnswer
 from resilience.edges.attempts import ATTEMPT_HEADER
@@ -20,19 +20,33 @@ from resilience.status import pipeline_status
 from resilience.toolkit import Toolkit, load
 
 log = logging.getLogger("resilience")
+_MOST_KEPT: Final = 1_024
+_LONGEST_KEPT: Final = 128
+"""So many paths of so many characters are remembered with what guards them."""
 
 
 class Guarded:
     """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
 
-    __slots__ = ("answers", "deadline", "inbound_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
+    __slots__ = (
+        "answers",
+        "deadline",
+        "inbound_environ",
+        "inbound_headers",
+        "pipeline",
+        "quota_limiters",
+        "streams_have_deadline",
+        "times_start",
+    )
 
     def __init__(self, pipeline: Pipeline, answers: Answers = AS_USUAL) -> None:
         self.pipeline = pipeline
         self.answers = answers
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
-        self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in (*read, ATTEMPT_HEADER))
+        names = (*read, ATTEMPT_HEADER)
+        self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in names)
+        self.inbound_environ = {f"HTTP_{name.upper().replace('-', '_')}": name for name in names}  # the same by CGI (RFC 3875)
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers
@@ -80,12 +94,25 @@ class _Routes:
         self._change = change
         self._known: dict[Pipeline, Guarded] = {}
         self._version = -1
+        self._found: tuple[Active, dict[tuple[str, str], Guarded | None]] = (toolkit.active, {})
         if not toolkit.active.document.routes:  # right for a file whose pipelines only code uses, and so no doubt of the file's
             log.warning("%s: has no routes, so no request is guarded; a rule is {match: {path: /**}, pipeline: NAME}", toolkit.path)
 
     def find(self, method: str, path: str) -> Guarded | None:
         active = self._toolkit.active
-        return self._guarded(active, active.find(method, path))
+        found_in, found = self._found
+        if found_in is not active:
+            found_in, found = self._found = (active, {})
+        request = method, path
+        if request in found:
+            return found[request]
+        guarded = self._guarded(active, active.find(method, path))
+        if len(method) + len(path) <= _LONGEST_KEPT:
+            if len(found) >= _MOST_KEPT:  # paths with numbers in them, or somebody who tries all there are
+                found = {}
+                self._found = active, found
+            found[request] = guarded
+        return guarded
 
     def find_grpc(self, method: str) -> Guarded | None:
         active = self._toolkit.active

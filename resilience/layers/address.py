@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -14,8 +15,11 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNKNOWN: Final = "unknown"
 """The one key of all clients whose address nobody knows."""
 _MAX_HOPS: Final = 100
-_LONGEST: Final = 100  # no address is longer, with brackets, quotes, zone and port
+LONGEST: Final = 100
+"""No address is longer, with brackets, quotes, zone and port."""
 _IPV6_PREFIX: Final = 64
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
 
 
 def networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
@@ -28,7 +32,7 @@ def parse_address(text: str) -> IPAddress | None:
 
     An IPv4-mapped IPv6 address is IPv4. Returns None when it is no address.
     """
-    return None if len(text) > _LONGEST else _parsed(text)  # what is kept is small, whatever is sent
+    return None if len(text) > LONGEST else _parsed(text)  # what is kept is small, whatever is sent
 
 
 @lru_cache(maxsize=4_096)
@@ -49,11 +53,14 @@ def _parsed(text: str) -> IPAddress | None:
 
 def address_key(text: str) -> str:
     """The key of one client: an IPv4 address as it is, an IPv6 address by its /64, since one host owns all of that."""
-    return UNKNOWN if len(text) > _LONGEST else _key(text)
+    return UNKNOWN if len(text) > LONGEST else known_key(text)
 
 
 @lru_cache(maxsize=4_096)
-def _key(text: str) -> str:
+def known_key(text: str) -> str:
+    """The same for a text of at most `LONGEST` characters."""
+    if _IPV4(text):  # as nearly all are: to look through it takes a tenth of the time that to parse it takes
+        return text
     address = _parsed(text)
     if address is None:
         return UNKNOWN

@@ -10,11 +10,13 @@ from typing import Final
 
 from resilience.call import Call
 from resilience.layers.address import (
+    LONGEST,
     UNKNOWN,
     address_key,
     client_address,
     forwarded,
     is_trusted,
+    known_key,
     networks,
     x_forwarded_for,
 )
@@ -95,7 +97,7 @@ def _address_function(source: str, trusted_proxies: Sequence[str]) -> Callable[[
 
     def of_peer(call: Call) -> str:
         peer = call.peer()
-        return UNKNOWN if peer is None else address_key(peer)
+        return UNKNOWN if peer is None or len(peer) > LONGEST else known_key(peer)
 
     def behind_proxies(call: Call) -> str:
         peer = call.peer()

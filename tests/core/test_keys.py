@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
+from hypothesis import given, strategies
 
 from resilience import Call
+from resilience.layers.address import UNKNOWN, address_key
 from resilience.layers.keys import hashed, key_function
 
 
@@ -100,3 +104,19 @@ def test_header_keys_are_hashed_with_their_lengths() -> None:
 def test_unknown_sources_are_refused(source: str) -> None:
     with pytest.raises(ValueError, match="key: "):
         key_function(source)
+
+
+@given(strategies.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){2,4}", fullmatch=True) | strategies.ip_addresses().map(str))
+def test_an_address_is_told_apart_as_the_standard_library_reads_it(text: str) -> None:
+    """Addresses of IPv4 are not parsed: what looks like one and is none, such as 1.2.3.256 or 1.2.3.04, must not pass for one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        assert address_key(text) == UNKNOWN
+    else:
+        if isinstance(address, ipaddress.IPv4Address):
+            assert address_key(text) == text == str(address)
+        elif address.ipv4_mapped is not None:
+            assert address_key(text) == str(address.ipv4_mapped)
+        else:
+            assert address_key(text).endswith("::/64")

@@ -85,6 +85,21 @@ def test_routes_follow_a_reload_and_what_was_known_is_forgotten(config: Path) ->
         assert after is source.find("GET", "/bills/2")
 
 
+def test_what_paths_have_been_asked_for_is_remembered_in_bounds(config: Path) -> None:
+    """Whoever asks for all paths there are must not fill the memory, nor find another pipeline than the first time."""
+    with resilience.load(config) as toolkit:
+        source, _ = open_source(toolkit, None)
+        api = source.find("GET", "/orders/1")
+        for number in range(5_000):
+            assert source.find("GET", f"/orders/{number}") is api
+            assert source.find("GET", f"/elsewhere/{number}") is None
+        assert source.find("GET", "/orders/" + "x" * 10_000) is api
+        assert [source.find(method, "/slow") is None for method in ("GET", "POST", "GET", "POST")] == [True, False, True, False]
+        _, found = source._found  # type: ignore[attr-defined]
+        assert 0 < len(found) <= 1_024
+        assert max(len(method) + len(path) for method, path in found) <= 128
+
+
 def test_a_pipeline_made_in_code_guards_every_request() -> None:
     pipeline = Pipeline("api", Deadline(1.0), RateLimiter(1.0), CircuitBreaker(slow_call_s=1.0))
     source, close = open_source(None, pipeline)

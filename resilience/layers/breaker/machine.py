@@ -122,12 +122,15 @@ class Machine:
                 self.admitted += 1
                 if outcome is _OK and not slow:
                     window = self._window
-                    window.add(now_us, False, False)
+                    if now_us < window.until_us:  # `window.add`, written out
+                        window.calls += 1
+                        window.current[0] += 1
+                    else:
+                        window.add(now_us, False, False)
                     self._in_a_row = 0
                     # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
-                    calls = window.calls
-                    if window.failures * _SHARE >= self._failure_share * calls or (
-                        window.slow_calls and window.slow_calls * _SHARE >= self._slow_share * calls
+                    if (window.failures and window.failures * _SHARE >= self._failure_share * window.calls) or (
+                        window.slow_calls and window.slow_calls * _SHARE >= self._slow_share * window.calls
                     ):
                         events = self._judge(now_us)
                 elif outcome is not Outcome.IGNORED:

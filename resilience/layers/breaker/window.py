@@ -14,6 +14,9 @@ class Window(Protocol):
     calls: int
     failures: int
     slow_calls: int
+    until_us: int
+    """Until then `add` counts in `current` and forgets nothing; at 0 it always has more to do."""
+    current: list[int]
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
         """Count one more call, and forget those that have become too old."""
@@ -28,23 +31,23 @@ class Window(Protocol):
 class TimeWindow:
     """The calls of the last `length_us`, in ten buckets: a call is forgotten nine to ten tenths of the window later."""
 
-    __slots__ = ("_bucket_us", "_buckets", "_current", "_epoch", "_until_us", "calls", "failures", "slow_calls")
+    __slots__ = ("_bucket_us", "_buckets", "_epoch", "calls", "current", "failures", "slow_calls", "until_us")
 
     def __init__(self, length_us: int) -> None:
         self._bucket_us = max(1, length_us // BUCKETS)
         self.clear()
 
     def clear(self) -> None:
-        self._epoch = self._until_us = 0
+        self._epoch = self.until_us = 0
         self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
-        self._current = self._buckets[0]
+        self.current = self._buckets[0]
         self.calls = self.failures = self.slow_calls = 0
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
-        if now_us >= self._until_us:
+        if now_us >= self.until_us:
             self._forget(now_us // self._bucket_us)
         self.calls += 1
-        bucket = self._current
+        bucket = self.current
         bucket[0] += 1
         if failed:
             bucket[1] += 1
@@ -54,7 +57,7 @@ class TimeWindow:
             self.slow_calls += 1
 
     def expire(self, now_us: int) -> None:
-        if now_us >= self._until_us:
+        if now_us >= self.until_us:
             self._forget(now_us // self._bucket_us)
 
     def _forget(self, epoch: int) -> None:
@@ -65,16 +68,18 @@ class TimeWindow:
             self.slow_calls -= bucket[2]
             bucket[0] = bucket[1] = bucket[2] = 0
         self._epoch = epoch
-        self._until_us = (epoch + 1) * self._bucket_us
-        self._current = self._buckets[epoch % BUCKETS]
+        self.until_us = (epoch + 1) * self._bucket_us
+        self.current = self._buckets[epoch % BUCKETS]
 
 
 class CountWindow:
     """The last `length` calls."""
 
-    __slots__ = ("_recent", "calls", "failures", "slow_calls")
+    __slots__ = ("_recent", "calls", "current", "failures", "slow_calls", "until_us")
 
     def __init__(self, length: int) -> None:
+        self.until_us = 0
+        self.current: list[int] = []
         self._recent: deque[tuple[bool, bool]] = deque(maxlen=length)
         self.clear()
 

@@ -116,7 +116,8 @@ class RateLimiter:
         return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
-        key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+        key_of = self._key_of
+        key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
         cost = self._cost
         if cost is None or call.cost is not None:
             cost = self._cost_for(call)
@@ -211,8 +212,8 @@ class RateLimiter:
         self.state.lock = threading.Lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        quota = self.quota(call)
         tokens = self.state.clock_of(self.settings, call.now_us)
+        quota = self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
         return {
             "resilience.health.factor": tokens.factor_ppb / 1e9,
             "resilience.limiter.rate": tokens.rate_per_s,

@@ -34,7 +34,9 @@ class LimiterState:
         self.would_reject = 0
         self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
 
-    def take(self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None) -> int:
+    def take(  # noqa: C901  # all of it written out: there is no hotter path
+        self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None
+    ) -> int:
         """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
 
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
@@ -46,7 +48,7 @@ class LimiterState:
         with self.lock:
             if settings is not None and settings is not self.settings:
                 return self._reserve(key, cost, now_us, 0, settings)[0]
-            # The same with `tokens.read`, `tokens.full` and the common case of the table written out: there is no hotter path.
+            # The same with `tokens.read`, `tokens.full` and what the table knows of the key written out.
             tokens = self.tokens
             elapsed_us = now_us - tokens.since_us
             reading = tokens.reading
@@ -55,20 +57,32 @@ class LimiterState:
             full = reading - tokens.capacity
             if full < tokens.floor:
                 full = tokens.floor
-            young = self.table.young(key)
-            known = young.get(key)
-            bucket = self.table.get(key, full) if known is None else known
+            table = self.table
+            shard = table.shards[hash(key) & table.mask]
+            part = shard.young
+            known = part.get(key)
+            if known is None:
+                part = shard.old
+                known = part.get(key)
+            bucket = table.overflow if known is None else known
             if bucket < full:
                 bucket = full
-            bucket += cost * TOKEN
-            if bucket > reading:
-                self.count_refusal(self.settings)
-                return self._wait_us(bucket, cost, now_us)
+            units = cost * TOKEN
+            bucket += units
+            if bucket > reading:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
+                if self.settings.shadow:
+                    self.would_reject += 1
+                else:
+                    self.rejected += 1
+                if units > tokens.capacity:
+                    return NEVER_US
+                wait_us = tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
+                return wait_us if wait_us > _SHORTEST_WAIT_US else _SHORTEST_WAIT_US
             self.admitted += 1
             if known is not None:
-                young[key] = bucket
+                part[key] = bucket
             elif cost:
-                self.table.put(key, bucket, full)
+                table.put(key, bucket, full)
             return 0
 
     def reserve(
