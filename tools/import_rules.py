@@ -22,6 +22,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.refusals",
             "resilience.registry",
             "resilience.settings",
+            "resilience.store_timing",
             "resilience.tracing",
         ),
     ),
@@ -46,6 +47,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (
         (
             "resilience.current",
+            "resilience.direct",
             "resilience.drivers",
             "resilience.guard",
             "resilience.handle",

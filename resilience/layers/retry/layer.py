@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import threading
@@ -102,6 +101,7 @@ class Retry:
         )
         self._bind(settings, RetryState(settings, health), name, clock, uniform)
         self.judge: Judge = function_judge(on, on_result)
+        self.judges_results = on_result is not None
         self.names_errors = on is not DEFAULT_ON
 
     @classmethod
@@ -110,6 +110,7 @@ class Retry:
         layer = cls.__new__(cls)
         layer._bind(settings, state, name, clock, random.random)
         layer.judge = function_judge((*DEFAULT_ON, *layer.on.refusals), None)
+        layer.judges_results = False
         layer.names_errors = False
         return layer
 
@@ -185,7 +186,7 @@ class Tries:
         """Take in how a try ended. True: wait `delay_us` and try again. False: `stopped` says why not, empty for success."""
         self.made += 1
         state = self._retry.state
-        if isinstance(error, asyncio.CancelledError) or (error is not None and not isinstance(error, Exception)):
+        if error is not None and not isinstance(error, Exception):
             self.stopped = "cancelled"
             return False
         if isinstance(error, DeadlineExceeded) and self._call.deadline_us is not None and now_us >= self._call.deadline_us:

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilience import store_timing
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Away, Take
 from resilience.layers.limiter.shared_bucket import Decided
-from resilience.stores import timing
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.bundle import Bundle
 from resilience.stores.redis.lines import AsyncLine
@@ -144,7 +144,7 @@ class ThreadLane:
             breaker.ignore(ticket)
             raise
         breaker.settle(ticket, None)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
         instant_us = bundle.instant_us(replies)
         if instant_us is not None:
             self._store.heard(instant_us)
@@ -159,7 +159,7 @@ class ThreadLane:
         else:
             breaker.settle(ticket, trouble)
             self._node.failed(questions)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
 
     def renew_locks(self) -> None:
         """In a forked child, which has none of the threads that waited or led."""
@@ -240,7 +240,7 @@ class LoopLane:
             answers = bundle.answers(replies)
         except (Trouble, ValueError) as trouble:
             breaker.settle(ticket, str(trouble))
-            timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+            store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
             self._node.failed([question for question, _ in batch])
             return False
         except BaseException:
@@ -248,7 +248,7 @@ class LoopLane:
             self._give_up(batch)
             raise
         breaker.settle(ticket, None)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
         instant_us = bundle.instant_us(replies) or 0
         if instant_us:
             self._store.heard(instant_us)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from resilience import store_timing
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Take
 from resilience.layers.limiter.shared_bucket import UNIT, Pace
-from resilience.stores import timing
 from resilience.stores.redis.bundle import Bundle
 from resilience.stores.redis.exchange import Sends
 from resilience.stores.redis.lanes import LoopLane, ThreadLane, Waits
@@ -69,14 +69,14 @@ class Node:
             replies = self.lines.trip(calls, self._store.timeout_us, is_patient=True)
         except Trouble as trouble:
             self.breaker.settle(ticket, str(trouble))
-            timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+            store_timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
             self._store.missed()
             return None
         except BaseException:
             self.breaker.ignore(ticket)
             raise
         self.breaker.settle(ticket, None)
-        timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        store_timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
         return replies
 
     def probe(self, ticket: Ticket) -> None:
