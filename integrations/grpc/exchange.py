@@ -27,10 +27,10 @@ class ThreadExchange(Exchange):
         Raises:
             Rejected: a layer refused.
         """
+        pipeline = self._guarded.pipeline
+        if self.begin():
+            return pipeline.outer.admit(self)
         try:
-            pipeline = self._guarded.pipeline
-            if self.begin():
-                return pipeline.outer.admit(self)
             return self.recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
         except BaseException:
             self.end_span()
@@ -73,27 +73,27 @@ class UnaryExchange(ThreadExchange):
             permit = self.admitted()
         except Rejected as refusal:
             return self.abort(self.refused(refusal))
-        if self.trace is None:
-            return self._serve(permit, behavior, request)
-        try:
-            return self.recorded(lambda: self._serve(permit, behavior, request))
-        finally:
-            self.end_span()
-
-    def _serve(self, permit: Permit, behavior: Behavior, request: Any) -> Any:
+        trace = self.trace
+        if trace is not None:
+            trace.enter()
         mark = CURRENT.set(self)
         try:
             response = behavior(request, self.context)
         except BaseException as error:
+            CURRENT.reset(mark)
             self.settle_ended(permit, error)
             answer = self.answer_to(error)
             if answer is None:
                 raise
             return self.abort(answer)
-        finally:
+        else:
             CURRENT.reset(mark)
-        self.settle_ended(permit)
-        return response
+            self.settle_ended(permit)
+            return response
+        finally:
+            if trace is not None:
+                trace.exit()
+                self.end_span()
 
 
 class StreamExchange(ThreadExchange):
@@ -107,6 +107,7 @@ class StreamExchange(ThreadExchange):
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         ThreadExchange.__init__(self, guarded, method, context)
+        self.has_begun = False
         self._permit: Permit | None = None
         self._responses: Iterator[Any] | None = None
         self._within: Call | None = None  # a call that an earlier step has begun within this one

@@ -25,6 +25,7 @@ from resilience.edges.client import ClientExchange
 from resilience.edges.codes import name_of_code
 from resilience.edges.faults import Fault, fault_of, judge_relayed, register_translator, relayed_in
 from resilience.edges.inbound import (
+    INBOUND_HEADERS,
     InboundCall,
     answer_in_handler,
     ended_by,
@@ -50,6 +51,7 @@ __all__ = [
     "CURRENT",
     "FAILURE",
     "HIGHEST_ATTEMPT",
+    "INBOUND_HEADERS",
     "OUTWARD_DETAIL",
     "RELAYED_DETAIL",
     "SUCCESS",

@@ -104,7 +104,7 @@ class StreamExchange(TaskExchange):
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         TaskExchange.__init__(self, guarded, method, context)
-        self.is_timed = False
+        self.has_begun = self.is_timed = False
         self._task: asyncio.Task[Any] | None = None
         self._timer: CancelTimer | None = None
 
