@@ -1,8 +1,8 @@
 """What the layers cost an RPC in process: a handler as it is, the hand-fused floor, and the real interceptors with the same layers.
 
-Sync and asyncio, one response to one request, no sockets: the contexts are stand-ins that tell what grpcio's tell, so that the figure
-is what we add and not what gRPC costs. Interleaved rounds in one run; the figure is a ratio of medians of processor time, so the
-machine's speed cancels out. No span is recorded: the current span is valid and not sampled, as under a tracing interceptor.
+Threads and asyncio, one response to one request, no sockets: the contexts are stand-ins that tell what grpcio's tell, so that the
+figure is what we add and not what gRPC costs. Interleaved rounds in one run; the figure is a ratio of medians of processor time, so
+the machine's speed cancels out. No span is recorded: the current span is valid and not sampled, as under a tracing interceptor.
 
 Run with `make bench`. Exit status 1: an interceptor adds more than `LIMIT` times what its floor adds.
 """
@@ -172,7 +172,7 @@ async def aio_medians(left_s: float | None) -> dict[str, float]:
 
 
 def measured() -> dict[str, dict[str, float]]:
-    """The medians of all ways. Where the client has set no deadline, an asyncio server of ours arms a timer, which no floor does."""
+    """The medians of all ways. Where the client has set no deadline, we arm a timer under asyncio, which the floor does not."""
     unsampled = trace.NonRecordingSpan(trace.SpanContext(trace_id=1, span_id=1, is_remote=False))
     context.attach(trace.set_span_in_context(unsampled))
     gc.disable()

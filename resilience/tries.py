@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
 
+from resilience.call import Call, Outcome, Permit
 from resilience.drivers import adrive, drive
-from resilience.plan import CallPlan
+from resilience.layers.base import Effect
+from resilience.layers.retry.layer import Tries
+from resilience.plan import CallPlan, Plan, held
 
 T = TypeVar("T")
 
@@ -61,3 +64,69 @@ async def arun_tries(plan: CallPlan, work: Callable[[], Awaitable[T]]) -> T:
             error = None  # its traceback refers to this frame
 
     return await plan.outer.arun(plan.call, tries, None)
+
+
+class FirstTry:
+    """The first try of a call whose tries end elsewhere: admitted here, sent by whoever made this.
+
+    Only where nobody records the call and no layer has effects. `succeeded` is the end of most calls; whatever else comes of the
+    try, `rest` is the plan of all that follows: it begins with that try on its way, and takes in how it ends.
+
+    Raises:
+        Rejected: a layer before the retry refused.
+    """
+
+    __slots__ = ("_permit", "_plan", "_tries", "_try_permit", "attempt", "refusal")
+
+    def __init__(self, plan: CallPlan) -> None:
+        self._plan = plan
+        self._permit = plan.outer.admit(plan.call)
+        self._tries: Tries | None = None
+        self._try_permit: Permit | None = None
+        self.attempt: Call = plan.call
+        self.refusal: Exception | None = None  # of a layer after the retry: nothing is to be sent
+        if plan.retry is None:
+            return
+        self._tries, self.attempt = plan.first_try(plan.call)
+        try:
+            self._try_permit = plan.inner.admit(self.attempt)
+        except Exception as error:  # noqa: BLE001  # judged by the plan: it may be worth another try
+            self.refusal = error
+        except BaseException:
+            self._permit.settle(Outcome.IGNORED)
+            raise
+
+    def succeeded(self, response: Any, status: int) -> None:
+        """Its response has come whole, with this status, and is not worth another try: the end of the call."""
+        now_us = self._plan.outer.clock.now_us()
+        if self._tries is not None and self._try_permit is not None:
+            _settle(self._try_permit, status, now_us)
+            self._tries.again(None, response, now_us)
+        _settle(self._permit, status, now_us)
+
+    def rest(self) -> Plan:
+        """The plan of all that is left of the call."""
+        plan, tries = self._plan, self._tries
+        work = plan.once if tries is None else lambda _: self._rest_of(tries)
+        return held(self._permit, plan.outer, plan.call, work, plan.results)
+
+    def _rest_of(self, tries: Tries) -> Plan:
+        result, error = yield from self._end()
+        return (yield from self._plan.after_first(tries, error, result))
+
+    def _end(self) -> Generator[Effect, Any, tuple[Any, Exception | None]]:
+        plan, permit = self._plan, self._try_permit
+        if permit is None:
+            refusal, self.refusal = self.refusal, None  # its traceback refers to this object
+            return None, refusal
+        try:
+            return (yield from held(permit, plan.inner, self.attempt, plan.work, plan.results)), None
+        except Exception as caught:  # noqa: BLE001  # judged, and raised again if it is the last
+            return None, caught
+
+
+def _settle(permit: Permit, status: int, now_us: int) -> None:
+    call = permit.call
+    call.status = status
+    call.response_us = now_us
+    permit.settle(Outcome.OK, now_us)

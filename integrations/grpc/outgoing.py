@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from resilience import DeadlineExceeded, Pipeline, Rejected
 from resilience.edges import (
@@ -16,8 +16,10 @@ from resilience.edges import (
     US_PER_S,
     Call,
     ClientExchange,
+    Effect,
     Outcome,
     Permit,
+    Plan,
     SteppedPlan,
     Verdict,
     grpc_timeout_s,
@@ -29,7 +31,8 @@ from resilience.integrations.grpc.metadata import pairs, values_of
 
 MOST_TRIES: Final = 5
 """What gRPC's own retries are clamped to as well (gRFC A6, "Maximum number of retries")."""
-_OK: Final = 0
+OK: Final = 0
+"""The number of the status code of a success."""
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline; gRPC would take that for none left
@@ -104,7 +107,7 @@ class RequestStream:
 
 
 class RpcExchange(ClientExchange):
-    """One call through one pipeline. A room's call drives its `steps`.
+    """One call through one pipeline. A room's call begins it, and drives its `steps` where a first try in plain code will not do.
 
     Args:
         pipeline: what it goes through.
@@ -114,6 +117,8 @@ class RpcExchange(ClientExchange):
         streams_back: whether its response is a stream. That has no deadline of the pipeline's own, unless `streams: true` asks for
             it.
     """
+
+    steps: SteppedPlan
 
     def __init__(
         self, pipeline: Pipeline, details: Any, target: str, requests: RequestStream | None, *, streams_back: bool
@@ -132,18 +137,22 @@ class RpcExchange(ClientExchange):
         self._is_ours = False  # whether the try is bound by a deadline that is not the caller's own, and
         self._ends_us: int | None = None  # when that ends it
         self.is_cancelled = False
-        self.steps = SteppedPlan(self._plan(), pipeline.clock)
 
-    def _plan(self) -> Any:
-        """Begun with the first step, so that the call's one reading of the clock is that of its start."""
-        plan = self.plan()
+    def begin(self) -> bool:
+        """The caller's own timeout counts from here on too."""
+        is_plain = super().begin()
         call = self.call
         self._around_us = call.deadline_us
         if self._own_s is not None:
             self._own_us = call.now_us + max(0, int(self._own_s * US_PER_S))
             if call.deadline_us is None or self._own_us < call.deadline_us:
                 call.deadline_us = self._own_us
-        return (yield from plan)
+        return is_plain
+
+    def go_by_steps(self, plan: Plan | None = None) -> Effect | None:
+        """Take the first step of a call that has begun, or of `plan`, which is what is left of it. `steps` takes the others."""
+        self.steps = SteppedPlan(self.whole().run() if plan is None else plan, self.pipeline.clock)
+        return self.steps.first()
 
     # --- one try ----------------------------------------------------------------------------------------------------------------
 
@@ -259,7 +268,7 @@ class RpcExchange(ClientExchange):
 
     def keep(self, permit: Permit, result: Any) -> None:
         """A response has begun. Streams vote at their start."""
-        now_us = self._keep(permit, _OK)
+        now_us = self._keep(permit, OK)
         if self._streams_back:
             permit.vote(Outcome.OK, now_us)
 
@@ -291,3 +300,11 @@ def _said(error: BaseException, what: str) -> Iterable[tuple[str, Any]]:
 def raised(error: BaseException) -> BaseException:
     """An error as callers of a stub see it."""
     return as_rpc_error(error) if isinstance(error, Rejected) else error
+
+
+def raise_as_seen(error: BaseException) -> NoReturn:
+    """Raise an error that is being handled as callers of a stub see it."""
+    instead = raised(error)
+    if instead is error:
+        raise error
+    raise instead from instead.__cause__

@@ -42,9 +42,11 @@ from resilience.layers.retry.advice import read_pushback
 from resilience.layers.retry.on import RetryOn
 from resilience.layers.retry.verdict import FAILURE, SUCCESS, Verdict, grpc_verdict, http_verdict
 from resilience.layers.timeouts import grpc_timeout_s
+from resilience.plan import Plan
 from resilience.stage import settle_error
 from resilience.stepped import SteppedPlan
 from resilience.timers import Slot, wheel_of
+from resilience.tries import FirstTry
 
 __all__ = [
     "ATTEMPT_HEADER",
@@ -67,6 +69,7 @@ __all__ = [
     "ClientExchange",
     "Effect",
     "Fault",
+    "FirstTry",
     "Guarded",
     "InboundCall",
     "Outcome",
@@ -74,6 +77,7 @@ __all__ = [
     "OutgoingPipelines",
     "OutgoingRequest",
     "Permit",
+    "Plan",
     "RetryOn",
     "RouteSource",
     "Slot",

@@ -19,7 +19,7 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.retry.verdict import FAILURE, RETRYABLE, Verdict
 from resilience.layers.timeouts import milliseconds_left
 from resilience.pipeline import Pipeline
-from resilience.plan import Plan
+from resilience.plan import CallPlan, Plan
 from resilience.stage import settle_error
 
 _SHORTEST_S: Final = 0.001
@@ -47,9 +47,18 @@ class ClientExchange(ABC):
 
     def plan(self) -> Plan:
         """All of it up to the start of the response, for the drivers."""
+        self.begin()
+        return self.whole().run()
+
+    def begin(self) -> bool:
+        """Prepare the call. True: nobody records it and no layer has effects, so that a `FirstTry` will do."""
         settle_abandoned()
-        self.pipeline.begin(self.call)
-        return self.pipeline.plan(self.call, results=self)
+        return self.pipeline.begin(self.call) and not self.pipeline.inner.has_effects
+
+    def whole(self) -> CallPlan:
+        """All of it up to the start of the response."""
+        pipeline = self.pipeline
+        return CallPlan(pipeline.name, pipeline.outer, pipeline.retry, pipeline.inner, self.call, results=self)
 
     # --- how the protocol speaks ------------------------------------------------------------------------------------------------
 
