@@ -100,11 +100,13 @@ class CallPlan:
 
     def first_try(self, call: Call) -> tuple[Tries, AttemptCall]:
         """Begin to count the tries of `call`."""
+        return self.begin_tries(), first_attempt(call, self.inner)
+
+    def begin_tries(self) -> Tries:
+        """What counts them."""
         if self.retry is None:
             raise TypeError("a plan without a retry has no tries")
-        call.retrying = True
-        tries = self.retry.begin(call, self._judge)
-        return tries, self._attempt_call(tries, call.now_us)
+        return self.retry.begin(self.call, self._judge)
 
     def more_tries(self, tries: Tries) -> Plan:
         """The tries after one that is worth another."""
@@ -125,7 +127,7 @@ class CallPlan:
 
     def _attempt_call(self, tries: Tries, now_us: int) -> AttemptCall:
         attempt = AttemptCall(self.call, self.call.attempt + tries.made, now_us)
-        if self.inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+        if self.inner.timeout is not None:  # see `first_attempt`
             attempt.deadline_counts = True
         return attempt
 
@@ -151,6 +153,15 @@ class CallPlan:
     def work(self, attempt: Call) -> Plan:
         """The work of one try."""
         return (yield Attempt(attempt, self.timeout))
+
+
+def first_attempt(call: Call, inner: Stage) -> AttemptCall:
+    """The first try of `call`, as a call of its own; `inner` are the layers that it passes."""
+    call.retrying = True
+    attempt = AttemptCall(call, call.attempt, call.now_us)
+    if inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+        attempt.deadline_counts = True
+    return attempt
 
 
 def _settled(stage: Stage, call: Call, work: Any, results: Results | None) -> Plan:

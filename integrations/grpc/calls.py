@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
-from resilience.edges import CURRENT, Effect, FirstTry, SteppedPlan
+from resilience.edges import CURRENT, Effect, SteppedPlan
 from resilience.integrations.grpc.errors import CancelledRpc, RefusedRpc, number_of
 from resilience.integrations.grpc.outgoing import OK, RpcExchange, raise_as_seen, raised
 from resilience.integrations.grpc.refused import RefusedCall
@@ -37,7 +37,7 @@ class UnaryRun:
         try:
             if not exchange.begin():
                 return self._go_on(exchange.go_by_steps())
-            first = FirstTry(exchange.whole())
+            first = exchange.first_try()
             if first.refusal is not None:
                 return self._go_on(exchange.go_by_steps(first.rest()))
             mark = CURRENT.set(first.attempt)
@@ -102,7 +102,7 @@ class Failed(NamedTuple):
 
 def _was_waited_for(call: Any) -> bool:
     """Whether nobody asked for a future. gRPC's own futures, which may have ended too, can be iterated over."""
-    return bool(call.done()) and not hasattr(call, "__next__") and not isinstance(call, PendingCall)
+    return bool(call.done()) and not hasattr(call, "__next__") and type(call) is not PendingCall
 
 
 def error_of(call: Any) -> BaseException | None:

@@ -47,7 +47,7 @@ class OutgoingRpc(Call):
     __slots__ = ("_metadata", "_method", "_target")
 
     def __init__(self, method: str, target: str, metadata: Any) -> None:
-        super().__init__("the outgoing call")
+        Call.__init__(self, "the outgoing call")  # not by super(): it is made for every call
         self._method = method
         self._target = target
         self._metadata = metadata
@@ -157,7 +157,7 @@ class RpcExchange(ClientExchange):
     # --- one try ----------------------------------------------------------------------------------------------------------------
 
     def begin_try(self) -> tuple[float | None, list[tuple[str, Any]]]:
-        """A try begins. Returns the timeout and the metadata that it is sent with.
+        """A try begins. Returns the timeout and the metadata that it is sent with, which belong to nobody else.
 
         Raises:
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
@@ -166,31 +166,29 @@ class RpcExchange(ClientExchange):
         if self.is_cancelled:
             raise CancelledRpc("cancelled between two tries")
         self._tries += 1
-        metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER]
-        timeout_s = self._timeout_s()
-        self._ends_us = None if timeout_s is None else self.pipeline.clock.now_us() + int(timeout_s * US_PER_S)
+        if self._is_void:
+            self._unbind()
+        left_ms = self.begin_time()
+        timeout_s = None if left_ms is None else self._timeout_s(left_ms)
+        metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER] if self._metadata else []
         if self.attempt.attempt:
             metadata.append((ATTEMPT_HEADER, str(min(self.attempt.attempt, HIGHEST_ATTEMPT))))
         return timeout_s, metadata
 
-    def _timeout_s(self) -> float | None:
-        left_ms = self.begin_time()
-        own_s = self._own_s
-        self._is_ours = False
-        if left_ms is None:
-            return own_s
-        left_s = grpc_timeout_s(left_ms)
-        if own_s is not None and own_s <= left_s:
-            return own_s
-        self._is_ours = self.attempt.deadline_us != self._own_us
-        return left_s
+    def _timeout_s(self, left_ms: int) -> float:
+        timeout_s, own_s = grpc_timeout_s(left_ms), self._own_s
+        if own_s is not None and own_s <= timeout_s:
+            timeout_s = own_s
+            self._is_ours = False
+        else:
+            self._is_ours = self.attempt.deadline_us != self._own_us
+        self._ends_us = self.sent_us + int(timeout_s * US_PER_S)
+        return timeout_s
 
-    def begin_time(self) -> int | None:
-        """The time of a try; that of a stream ends with the caller's or the enclosing deadline, and not with the pipeline's own."""
-        if self._is_void:
-            whole_us = min((instant for instant in (self._around_us, self._own_us) if instant is not None), default=None)
-            self.call.deadline_us = (CURRENT.get() or self.call).deadline_us = whole_us
-        return super().begin_time()
+    def _unbind(self) -> None:
+        """The time of a stream ends with the caller's or the enclosing deadline, and not with the pipeline's own."""
+        whole_us = min((instant for instant in (self._around_us, self._own_us) if instant is not None), default=None)
+        self.call.deadline_us = (CURRENT.get() or self.call).deadline_us = whole_us
 
     @property
     def is_over(self) -> bool:
@@ -200,7 +198,9 @@ class RpcExchange(ClientExchange):
     @property
     def reserve_us(self) -> int:
         """Nothing is kept back of what the caller itself asked for."""
-        return 0 if self.attempt.deadline_us == self._own_us else super().reserve_us
+        if self._deadline is None or self.attempt.deadline_us == self._own_us:
+            return 0
+        return self._deadline.reserve_us
 
     def as_known(self, error: BaseException) -> BaseException:
         """What ended a try: where it was a deadline of the pipeline, that says so."""

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from resilience.call import CURRENT, Call, Outcome, Permit
-from resilience.clock import US_PER_S, to_us
+from resilience.clock import US_PER_S
 from resilience.drivers import Timeout
 from resilience.edges.abandoned import abandon, settle_abandoned
 from resilience.errors import DeadlineExceeded, Rejected
@@ -21,6 +21,7 @@ from resilience.layers.timeouts import milliseconds_left
 from resilience.pipeline import Pipeline
 from resilience.plan import CallPlan, Plan
 from resilience.stage import settle_error
+from resilience.tries import FirstTry
 
 _SHORTEST_S: Final = 0.001
 _NO_DEADLINE_LAYER: Final = DeadlineSettings()
@@ -39,6 +40,8 @@ class ClientExchange(ABC):
         self.call = call
         self.attempt: Call = call
         """The last try. Its deadline binds the reading of the response too."""
+        self.sent_us = 0
+        """When it began, where it has a deadline."""
         self._permits: list[Permit] = []
         self._response_us = 0
         self._deadline = pipeline.inner.deadline or pipeline.outer.deadline
@@ -54,6 +57,15 @@ class ClientExchange(ABC):
         """Prepare the call. True: nobody records it and no layer has effects, so that a `FirstTry` will do."""
         settle_abandoned()
         return self.pipeline.begin(self.call) and not self.pipeline.inner.has_effects
+
+    def first_try(self) -> FirstTry:
+        """The first try of a call that has begun.
+
+        Raises:
+            Rejected: a layer refused.
+        """
+        pipeline = self.pipeline
+        return FirstTry(self.whole, pipeline.outer, pipeline.retry, pipeline.inner, self.call)
 
     def whole(self) -> CallPlan:
         """All of it up to the start of the response."""
@@ -94,7 +106,8 @@ class ClientExchange(ABC):
         self.attempt = attempt = CURRENT.get() or self.call
         if attempt.deadline_us is None:
             return None
-        remaining_us = attempt.deadline_us - self.pipeline.clock.now_us()
+        self.sent_us = self.pipeline.clock.now_us()
+        remaining_us = attempt.deadline_us - self.sent_us
         left_ms = milliseconds_left(remaining_us, self.reserve_us)
         if left_ms <= 0:
             raise self._nothing_left(remaining_us)
@@ -103,7 +116,7 @@ class ClientExchange(ABC):
     @property
     def reserve_us(self) -> int:
         """Microseconds kept back of the time of a try, for the way home."""
-        return to_us(self._settings.reserve_s)
+        return 0 if self._deadline is None else self._deadline.reserve_us
 
     def left_s(self) -> float | None:
         """How long the try may still take, in seconds and never quite nothing; None: as long as it likes."""

@@ -50,7 +50,7 @@ def admitted(exchange: RpcExchange) -> FirstTry:
         Rejected: a layer refused.
     """
     try:
-        return FirstTry(exchange.whole())
+        return exchange.first_try()
     except Rejected as refusal:
         raise_as_seen(refusal)
 

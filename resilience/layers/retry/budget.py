@@ -21,6 +21,8 @@ class RetryBudget:
 
     def earn(self, factor_ppb: int = PPB) -> None:
         """A success gives `ratio` back, times the health factor while health is cut."""
+        if self._level >= self._most:
+            return  # it is full, as it nearly always is: whoever spends just now comes after this
         with self._lock:
             self._level = min(self._most, self._level + self._ratio * factor_ppb // PPB)
 

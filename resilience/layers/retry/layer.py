@@ -131,6 +131,13 @@ class Retry:
         """Start counting the tries of one call."""
         return Tries(self, call, judge or self.judge)
 
+    def succeeded_at_once(self, now_us: int) -> None:
+        """A call has succeeded at its first try, whose tries nobody counted."""
+        state = self.state
+        with state.lock:
+            state.admitted += 1
+        state.budget.earn(state.factor_ppb(now_us))
+
     def decisions(self) -> Mapping[str, int]:
         state = self.state
         return {
