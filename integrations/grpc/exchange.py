@@ -27,9 +27,11 @@ class ThreadExchange(Exchange):
         Raises:
             Rejected: a layer refused.
         """
+        return self._guarded.pipeline.outer.admit(self) if self.begin() else self.admitted_by_steps()
+
+    def admitted_by_steps(self) -> Permit:
+        """The same for a call that is recorded, or that may have to wait."""
         pipeline = self._guarded.pipeline
-        if self.begin():
-            return pipeline.outer.admit(self)
         try:
             return self.recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
         except BaseException:
@@ -69,8 +71,9 @@ class UnaryExchange(ThreadExchange):
 
     def run(self, behavior: Behavior, request: Any) -> Any:
         """Admit, call the handler and settle. Nothing stops a thread: a response that comes too late passes, counted as expired."""
+        context = self.context
         try:
-            permit = self.admitted()
+            permit = self._guarded.pipeline.outer.admit(self) if self.begin() else self.admitted_by_steps()
         except Rejected as refusal:
             return self.abort(self.refused(refusal))
         trace = self.trace
@@ -78,7 +81,7 @@ class UnaryExchange(ThreadExchange):
             trace.enter()
         mark = CURRENT.set(self)
         try:
-            response = behavior(request, self.context)
+            response = behavior(request, context)
         except BaseException as error:
             CURRENT.reset(mark)
             self.settle_ended(permit, error)
@@ -88,7 +91,10 @@ class UnaryExchange(ThreadExchange):
             return self.abort(answer)
         else:
             CURRENT.reset(mark)
-            self.settle_ended(permit)
+            if context.is_active():
+                self.settle_returned(permit)
+            else:
+                self.settle_gone(permit)
             return response
         finally:
             if trace is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from resilience import DeadlineExceeded, Rejected
@@ -25,23 +24,26 @@ class TaskExchange(Exchange):
 
     async def run(self, behavior: Behavior, request: Any) -> Any:
         """Admit, await the handler inside its deadline and settle."""
+        pipeline = self._guarded.pipeline
         try:
-            permit = self._guarded.pipeline.outer.admit(self) if self.begin() else await self._admitted()
+            permit = pipeline.outer.admit(self) if self.begin() else await self._admitted()
         except Rejected as refusal:
             return await self.abort(self.refused(refusal))
         trace = self.trace
         if trace is not None:
             trace.enter()
         mark = CURRENT.set(self)
+        timer: CancelTimer | None = None
         try:
-            if self.needs_timer():
-                work = partial(behavior, request, self.context)
-                response = await within(self, self.time_out, self._guarded.pipeline.clock, work)
-            else:
-                response = await behavior(request, self.context)
+            if self.deadline_us is not None and self.needs_timer():
+                timer = CancelTimer(pipeline.clock, self.deadline_us, self.now_us)
+            response = await behavior(request, self.context)
+            if timer is not None:
+                timer.disarm()
+                timer = None
             self.settle_returned(permit)
         except BaseException as error:
-            answer = self.settle_error(permit, error)
+            answer = self._interrupted(permit, timer, error)
             if answer is None:
                 raise
             return await self.abort(answer)
@@ -51,6 +53,15 @@ class TaskExchange(Exchange):
                 trace.exit()
                 self.end_span()
         return response
+
+    def _interrupted(self, permit: Permit, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
+        """The handler raised, or was stopped. Returns how the RPC is to end instead, where that is for us to say."""
+        if timer is not None:
+            was_stopped = isinstance(error, asyncio.CancelledError) and timer.takes_back()
+            timer.disarm()
+            if was_stopped:
+                error = self.time_out()
+        return self.settle_error(permit, error)
 
     async def _admitted(self) -> Permit:
         """Take the permits of a call that is recorded, or that may have to wait."""
