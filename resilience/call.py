@@ -152,13 +152,19 @@ class AttemptCall(Call):
     __slots__ = ("_whole",)
 
     def __init__(self, whole: Call, attempt: int, now_us: int) -> None:
-        super().__init__(whole.name, key=whole.key, cost=whole.cost, now_us=now_us)
-        self._whole = whole
-        self.parent = whole
-        self.pipeline = whole.pipeline
+        # What `Call` writes and what is different here, each once: it is made for every try.
+        self._whole = self.parent = whole
+        self.name = whole.name
+        self.key = whole.key
+        self.cost = whole.cost
+        self.now_us = now_us
+        self.held = []
+        self.settled = self.retrying = False
         self.attempt = attempt
-        self.deadline_us = whole.deadline_us
         self.deadline_counts = whole.deadline_counts
+        self.pipeline = whole.pipeline
+        self.timeout_s = self.response_us = self.error = self.status = None
+        self.deadline_us = whole.deadline_us
         self.trace = whole.trace
 
     @property

@@ -113,12 +113,18 @@ class FirstTry:
         now_us = self._outer.clock.now_us()
         retry = self._retry
         if retry is not None and self._try_permit is not None:
-            _settle(self._try_permit, status, now_us)
+            attempt = self.attempt
+            attempt.status = status
+            attempt.response_us = now_us
+            self._try_permit.settle(Outcome.OK, now_us)
             if self._tries is None:
                 retry.succeeded_at_once(now_us)
             else:
                 self._tries.again(None, response, now_us)
-        _settle(self._permit, status, now_us)
+        call = self._permit.call
+        call.status = status
+        call.response_us = now_us
+        self._permit.settle(Outcome.OK, now_us)
 
     def rest(self) -> Plan:
         """The plan of all that is left of the call."""
@@ -141,10 +147,3 @@ class FirstTry:
             return (yield from held(permit, plan.inner, self.attempt, plan.work, plan.results)), None
         except Exception as caught:  # noqa: BLE001  # judged, and raised again if it is the last
             return None, caught
-
-
-def _settle(permit: Permit, status: int, now_us: int) -> None:
-    call = permit.call
-    call.status = status
-    call.response_us = now_us
-    permit.settle(Outcome.OK, now_us)

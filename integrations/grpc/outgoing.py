@@ -119,30 +119,32 @@ class RpcExchange(ClientExchange):
     """
 
     steps: SteppedPlan
+    # Most calls change little of this.
+    _around_us: int | None = None
+    _own_us: int | None = None
+    _tries = 0
+    _is_ours = False  # whether the try is bound by a deadline that is not the caller's own, and
+    _ends_us: int | None = None  # when that ends it
+    is_cancelled = False
 
     def __init__(
         self, pipeline: Pipeline, details: Any, target: str, requests: RequestStream | None, *, streams_back: bool
     ) -> None:
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        self._metadata = pairs(details.metadata)  # once: it may be an iterator
-        super().__init__(pipeline, OutgoingRpc(method, target, self._metadata))
+        self._metadata = metadata = pairs(details.metadata)  # once: it may be an iterator
+        ClientExchange.__init__(self, pipeline, OutgoingRpc(method, target, metadata))  # not by super(): it is made for every call
         timeout_s = details.timeout
         self._own_s: float | None = None if timeout_s is None or timeout_s >= _UNBOUND_S else timeout_s
         self.requests = requests
         self._streams_back = streams_back
         self._is_void = streams_back and not self._settings.streams
-        self._around_us: int | None = None
-        self._own_us: int | None = None
-        self._tries = 0
-        self._is_ours = False  # whether the try is bound by a deadline that is not the caller's own, and
-        self._ends_us: int | None = None  # when that ends it
-        self.is_cancelled = False
 
     def begin(self) -> bool:
         """The caller's own timeout counts from here on too."""
-        is_plain = super().begin()
+        is_plain = ClientExchange.begin(self)
         call = self.call
-        self._around_us = call.deadline_us
+        if call.deadline_us is not None:
+            self._around_us = call.deadline_us
         if self._own_s is not None:
             self._own_us = call.now_us + max(0, int(self._own_s * US_PER_S))
             if call.deadline_us is None or self._own_us < call.deadline_us:
@@ -170,9 +172,12 @@ class RpcExchange(ClientExchange):
             self._unbind()
         left_ms = self.begin_time()
         timeout_s = None if left_ms is None else self._timeout_s(left_ms)
-        metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER] if self._metadata else []
-        if self.attempt.attempt:
-            metadata.append((ATTEMPT_HEADER, str(min(self.attempt.attempt, HIGHEST_ATTEMPT))))
+        attempt = self.attempt.attempt
+        if not self._metadata and not attempt:
+            return timeout_s, []
+        metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER]
+        if attempt:
+            metadata.append((ATTEMPT_HEADER, str(min(attempt, HIGHEST_ATTEMPT))))
         return timeout_s, metadata
 
     def _timeout_s(self, left_ms: int) -> float:

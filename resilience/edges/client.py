@@ -35,15 +35,16 @@ class ClientExchange(ABC):
         call: what its layers see of it.
     """
 
+    sent_us = 0
+    """When the last try began, where it has a deadline."""
+    _response_us = 0
+
     def __init__(self, pipeline: Pipeline, call: Call) -> None:
         self.pipeline = pipeline
         self.call = call
         self.attempt: Call = call
         """The last try. Its deadline binds the reading of the response too."""
-        self.sent_us = 0
-        """When it began, where it has a deadline."""
         self._permits: list[Permit] = []
-        self._response_us = 0
         self._deadline = pipeline.inner.deadline or pipeline.outer.deadline
         self._settings = _NO_DEADLINE_LAYER if self._deadline is None else self._deadline.settings
         self._retry = pipeline.retry
@@ -104,10 +105,11 @@ class ClientExchange(ABC):
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
         """
         self.attempt = attempt = CURRENT.get() or self.call
-        if attempt.deadline_us is None:
+        deadline_us = attempt.deadline_us
+        if deadline_us is None:
             return None
-        self.sent_us = self.pipeline.clock.now_us()
-        remaining_us = attempt.deadline_us - self.sent_us
+        self.sent_us = now_us = self.pipeline.clock.now_us()
+        remaining_us = deadline_us - now_us
         left_ms = milliseconds_left(remaining_us, self.reserve_us)
         if left_ms <= 0:
             raise self._nothing_left(remaining_us)

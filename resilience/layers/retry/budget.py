@@ -21,8 +21,6 @@ class RetryBudget:
 
     def earn(self, factor_ppb: int = PPB) -> None:
         """A success gives `ratio` back, times the health factor while health is cut."""
-        if self._level >= self._most:
-            return  # it is full, as it nearly always is: whoever spends just now comes after this
         with self._lock:
             self._level = min(self._most, self._level + self._ratio * factor_ppb // PPB)
 
@@ -43,6 +41,11 @@ class RetryBudget:
     def renew_lock(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""
         self._lock = threading.Lock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can be earned, as nearly always. Whoever spends just now comes after this."""
+        return self._level >= self._most
 
     @property
     def tokens(self) -> float:

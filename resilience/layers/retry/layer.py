@@ -134,9 +134,9 @@ class Retry:
     def succeeded_at_once(self, now_us: int) -> None:
         """A call has succeeded at its first try, whose tries nobody counted."""
         state = self.state
-        with state.lock:
-            state.admitted += 1
-        state.budget.earn(state.factor_ppb(now_us))
+        state.admitted += 1  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
+        if not state.budget.is_full:
+            state.budget.earn(state.factor_ppb(now_us))
 
     def decisions(self) -> Mapping[str, int]:
         state = self.state
