@@ -67,7 +67,7 @@ async def arun_tries(plan: CallPlan, work: Callable[[], Awaitable[T]]) -> T:
     return await plan.outer.arun(plan.call, tries, None)
 
 
-class FirstTry:
+class DetachedTry:
     """The first try of a call whose tries end elsewhere: admitted here, sent by whoever made this.
 
     Only where nobody records the call and no layer has effects. `succeeded` is the end of most calls; whatever else comes of the

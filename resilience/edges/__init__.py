@@ -46,7 +46,7 @@ from resilience.plan import Plan
 from resilience.stage import settle_error
 from resilience.stepped import SteppedPlan
 from resilience.timers import Slot, wheel_of
-from resilience.tries import FirstTry
+from resilience.tries import DetachedTry
 
 __all__ = [
     "ATTEMPT_HEADER",
@@ -67,9 +67,9 @@ __all__ = [
     "Choose",
     "Chosen",
     "ClientExchange",
+    "DetachedTry",
     "Effect",
     "Fault",
-    "FirstTry",
     "Guarded",
     "InboundCall",
     "Outcome",

@@ -21,7 +21,7 @@ from resilience.layers.timeouts import milliseconds_left
 from resilience.pipeline import Pipeline
 from resilience.plan import CallPlan, Plan
 from resilience.stage import settle_error
-from resilience.tries import FirstTry
+from resilience.tries import DetachedTry
 
 _SHORTEST_S: Final = 0.001
 _NO_DEADLINE_LAYER: Final = DeadlineSettings()
@@ -55,18 +55,18 @@ class ClientExchange(ABC):
         return self.whole().run()
 
     def begin(self) -> bool:
-        """Prepare the call. True: nobody records it and no layer has effects, so that a `FirstTry` will do."""
+        """Prepare the call. True: nobody records it and no layer has effects, so that a `DetachedTry` will do."""
         settle_abandoned()
         return self.pipeline.begin(self.call) and not self.pipeline.inner.has_effects
 
-    def first_try(self) -> FirstTry:
+    def first_try(self) -> DetachedTry:
         """The first try of a call that has begun.
 
         Raises:
             Rejected: a layer refused.
         """
         pipeline = self.pipeline
-        return FirstTry(self.whole, pipeline.outer, pipeline.retry, pipeline.inner, self.call)
+        return DetachedTry(self.whole, pipeline.outer, pipeline.retry, pipeline.inner, self.call)
 
     def whole(self) -> CallPlan:
         """All of it up to the start of the response."""

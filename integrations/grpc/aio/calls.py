@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 from resilience import Rejected
-from resilience.edges import CURRENT, Effect, FirstTry, SteppedPlan
+from resilience.edges import CURRENT, DetachedTry, Effect, SteppedPlan
 from resilience.integrations.grpc.errors import CancelledRpc
 from resilience.integrations.grpc.outgoing import OK, RpcExchange, raise_as_seen
 
@@ -43,7 +43,7 @@ async def aunary(exchange: RpcExchange, send: Send) -> Any:
         del ended  # its traceback refers to this frame
 
 
-def admitted(exchange: RpcExchange) -> FirstTry:
+def admitted(exchange: RpcExchange) -> DetachedTry:
     """The first try of a call that has begun.
 
     Raises:

@@ -135,7 +135,7 @@ class Retry:
         """A call has succeeded at its first try, whose tries nobody counted."""
         state = self.state
         state.admitted += 1  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
-        if not state.budget.is_full:
+        if state.health is not None or not state.budget.is_full:
             state.budget.earn(state.factor_ppb(now_us))
 
     def decisions(self) -> Mapping[str, int]:
