@@ -20,6 +20,9 @@ Plan = Generator[Effect, Any, Any]
 class Results(Protocol):
     """Takes over what outlives the tries that return it, such as responses whose bodies are read afterwards."""
 
+    def least_us(self) -> int:
+        """The microseconds that a try must have before the deadline of the call, or it is not sent."""
+
     def judge(self, error: BaseException | None, result: Any) -> Verdict:
         """Say whether a try is worth another."""
 
@@ -106,7 +109,10 @@ class CallPlan:
         """What counts them."""
         if self.retry is None:
             raise TypeError("a plan without a retry has no tries")
-        return self.retry.begin(self.call, self._judge)
+        tries = self.retry.begin(self.call, self._judge)
+        if self.results is not None:
+            tries.least_us = self.results.least_us
+        return tries
 
     def more_tries(self, tries: Tries) -> Plan:
         """The tries after one that is worth another."""

@@ -200,12 +200,9 @@ class RpcExchange(ClientExchange):
         """Whether the time of the try has run out. What was sent may be less than what is left, and is what gRPC goes by."""
         return self._ends_us is not None and self.pipeline.clock.now_us() + _EARLY_US >= self._ends_us
 
-    @property
-    def reserve_us(self) -> int:
+    def reserve_of(self, call: Call) -> int:
         """Nothing is kept back of what the caller itself asked for."""
-        if self._deadline is None or self.attempt.deadline_us == self._own_us:
-            return 0
-        return self._deadline.reserve_us
+        return 0 if self._deadline is None or call.deadline_us == self._own_us else self._deadline.reserve_us
 
     def as_known(self, error: BaseException) -> BaseException:
         """What ended a try: where it was a deadline of the pipeline, that says so."""

@@ -24,6 +24,7 @@ from resilience.stage import settle_error
 from resilience.tries import DetachedTry
 
 _SHORTEST_S: Final = 0.001
+_LEAST_US: Final = 1_000
 _NO_DEADLINE_LAYER: Final = DeadlineSettings()
 
 
@@ -118,7 +119,15 @@ class ClientExchange(ABC):
     @property
     def reserve_us(self) -> int:
         """Microseconds kept back of the time of a try, for the way home."""
+        return self.reserve_of(self.attempt)
+
+    def reserve_of(self, call: Call) -> int:
+        """Microseconds kept back of the time of `call`: of a try, or of all tries."""
         return 0 if self._deadline is None else self._deadline.reserve_us
+
+    def least_us(self) -> int:
+        """A try is told whole milliseconds, beside the reserve: with less than one it is not sent."""
+        return self.reserve_of(self.call) + _LEAST_US
 
     def left_s(self) -> float | None:
         """How long the try may still take, in seconds and never quite nothing; None: as long as it likes."""

@@ -156,7 +156,8 @@ class Retry:
 class Tries:
     """The tries of one call; private to it.
 
-    made: tries that have ended. delay_us: the wait before the next. stopped: why there is no next.
+    made: tries that have ended. delay_us: the wait before the next. stopped: why there is no next. least_us: answers how long a try
+    must have before the deadline; with less it would not be made.
     """
 
     __slots__ = (
@@ -169,6 +170,7 @@ class Tries:
         "_previous_s",
         "_retry",
         "delay_us",
+        "least_us",
         "made",
         "stopped",
     )
@@ -177,6 +179,7 @@ class Tries:
         self._retry = retry
         self._call = call
         self._judge = judge
+        self.least_us: Callable[[], int] = _one
         self._first_us = call.now_us
         self._backoffs = 0
         self._previous_s = 0.0
@@ -244,8 +247,12 @@ class Tries:
             self.delay_us = to_us(advice_s)
             self._backoffs, self._previous_s = 0, 0.0  # what follows starts from the base again (gRFC A6)
         deadline_us = self._call.deadline_us
-        if deadline_us is not None and now_us + self.delay_us >= deadline_us:
-            return "the deadline would pass during the wait"
+        if deadline_us is not None:
+            left_us = deadline_us - now_us - self.delay_us
+            if left_us <= 0:
+                return "the deadline would pass during the wait"
+            if left_us < self.least_us():
+                return "the wait would leave too little time for another try"
         return ""
 
     @property
@@ -279,6 +286,11 @@ def _note(error: BaseException, policy: str, note: str) -> None:
     notes: list[str] = getattr(error, "__notes__", [])
     notes[:] = [earlier for earlier in notes if not earlier.startswith(f"{policy}: {_GAVE_UP} ")]
     error.add_note(note)
+
+
+def _one() -> int:
+    """What is called in this process can be called until the last microsecond."""
+    return 1
 
 
 def _is_retried_further_out(call: Call) -> bool:
