@@ -199,6 +199,24 @@ class Settles(Protocol):
         """Take back `token`."""
 
 
+class SoleCall(Call):
+    """A call that one party settles, exactly once. It needs no permit, since it is its own: see `Stage.enter`."""
+
+    __slots__ = ()
+
+    def settle(self, outcome: Outcome, now_us: int | None = None) -> bool:
+        """As `Permit.settle`."""
+        self.settled = True
+        held = self.held
+        if held:
+            if now_us is None and self.pipeline is not None:
+                now_us = self.pipeline.clock.now_us()
+            while held:
+                layer, token = held.pop()
+                layer.settle(token, outcome, self, now_us or 0)
+        return True
+
+
 CURRENT: Final[ContextVar[Call | None]] = ContextVar("resilience_call", default=None)
 """The innermost protected call of this task or thread. It may be settled already; readers skip settled ones."""
 

@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from resilience import Rejected
-from resilience.edges import CURRENT, Call, Guarded, Permit, drive
+from resilience.edges import CURRENT, Call, Guarded, Permit, SoleCall, drive
 from resilience.integrations.grpc.answers import RpcAnswer
 from resilience.integrations.grpc.serving import Exchange
 
@@ -54,7 +54,7 @@ class ThreadExchange(Exchange):
         self.context.set_trailing_metadata(self.trailing(answer))
         self.context.abort(answer.code, answer.details)
 
-    def settle_ended(self, permit: Permit, error: BaseException | None = None) -> None:
+    def settle_ended(self, permit: Permit | SoleCall, error: BaseException | None = None) -> None:
         """Settle now that the handler has returned, or raised `error`."""
         if not self.context.is_active():
             self.settle_gone(permit)
@@ -73,7 +73,7 @@ class UnaryExchange(ThreadExchange):
         """Admit, call the handler and settle. Nothing stops a thread: a response that comes too late passes, counted as expired."""
         context = self.context
         try:
-            permit = self._guarded.pipeline.outer.admit(self) if self.begin() else self.admitted_by_steps()
+            permit = self._guarded.pipeline.outer.enter(self) if self.begin() else self.admitted_by_steps()
         except Rejected as refusal:
             return self.abort(self.refused(refusal))
         trace = self.trace

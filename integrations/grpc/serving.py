@@ -15,6 +15,7 @@ from resilience.edges import (
     Guarded,
     Outcome,
     Permit,
+    SoleCall,
     fault_of,
     judge_code,
     judge_error,
@@ -28,19 +29,19 @@ from resilience.integrations.grpc.call import RpcCall
 from resilience.integrations.grpc.metadata import as_text
 
 log = logging.getLogger("resilience")
-_GRPC_TIMEOUT: Final = "grpc-timeout"
 _READ: Final = {**{name: name for name in INBOUND_HEADERS}, "grpc-previous-rpc-attempts": ATTEMPT_HEADER}
 """The keys to look for, with the names by which they are read."""
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
 _US_PER_S: Final = 1_000_000
 _OK: Final = 0
+_ENDED_WELL: Final = Outcome.OK
 _UNKNOWN: Final = 2
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
 
 
-class Exchange(RpcCall):
-    """Reads what came in, admits, judges how it ended, and settles exactly once."""
+class Exchange(RpcCall, SoleCall):
+    """Reads what came in, admits, judges how it ended, and settles exactly once. Streams, which may end anywhere, have permits."""
 
     __slots__ = ("_client_deadline_us", "_expiry", "_guarded", "has_begun")
     has_begun: bool  # whether a message was handed over; streams of responses say so
@@ -61,8 +62,7 @@ class Exchange(RpcCall):
             if key in _READ:
                 read_inbound(guarded, self, [(_READ[key], as_text(value)) for key, value in self.metadata if key in _READ])
                 break
-        deadline = guarded.deadline
-        if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
+        if not guarded.reads_grpc_timeout:
             return guarded.pipeline.begin(self)
         left_s = self.context.time_remaining()
         is_plain = guarded.pipeline.begin(self)
@@ -90,18 +90,24 @@ class Exchange(RpcCall):
 
     # --- how it ended -----------------------------------------------------------------------------------------------------------
 
-    def settle_returned(self, permit: Permit) -> None:
+    def settle_returned(self, permit: Permit | SoleCall) -> None:
         """The handler is done, and said by its code how it went. What comes too late passes, but its caller has gone."""
         now_us = self._guarded.pipeline.clock.now_us()
-        if self.deadline_us is not None and now_us >= self.deadline_us:
-            outcome = self.judge_expiry()
+        deadline_us = self.deadline_us
+        if deadline_us is not None and now_us >= deadline_us:
+            permit.settle(self.judge_expiry(), now_us)
+            self.error = self._expiry = None
+            return
+        code = code_number(self.context)
+        if code is None:
+            self.status = _OK
+            permit.settle(_ENDED_WELL, now_us)
         else:
-            code = code_number(self.context)
-            self.status, outcome = (_OK, Outcome.OK) if code is None else (code, judge_code(code))
-        permit.settle(outcome, now_us)
-        self.error = self._expiry = None
+            self.status = code
+            permit.settle(judge_code(code), now_us)
+        self.error = None
 
-    def settle_raised(self, permit: Permit, error: BaseException) -> None:
+    def settle_raised(self, permit: Permit | SoleCall, error: BaseException) -> None:
         """The handler raised: `abort` does so too, and a code that was set goes out with whatever is raised."""
         if self._expiry is not None or self.is_out_of_time():
             outcome = self.judge_expiry()
@@ -127,7 +133,7 @@ class Exchange(RpcCall):
             outcome = judge_code(code)
         return outcome
 
-    def settle_gone(self, permit: Permit) -> None:
+    def settle_gone(self, permit: Permit | SoleCall) -> None:
         """The RPC was ended from outside: its client has gone, its time is over, or the server stops."""
         permit.settle(self.judge_expiry() if self._expiry is not None or self.is_out_of_time() else Outcome.IGNORED)
         self.error = self._expiry = None

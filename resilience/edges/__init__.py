@@ -5,7 +5,7 @@ A room makes a `Call` of its own, admits it through a pipeline, settles it at th
 
 from __future__ import annotations
 
-from resilience.call import CURRENT, Call, Outcome, Permit
+from resilience.call import CURRENT, Call, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S
 from resilience.drivers import CancelTimer, adrive, drive, within
 from resilience.edges.abandoned import abandon, settle_abandoned
@@ -81,6 +81,7 @@ __all__ = [
     "RetryOn",
     "RouteSource",
     "Slot",
+    "SoleCall",
     "SteppedPlan",
     "Verdict",
     "abandon",

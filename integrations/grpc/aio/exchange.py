@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilience import DeadlineExceeded, Rejected
-from resilience.edges import CURRENT, CancelTimer, Guarded, Permit, adrive, within
+from resilience.edges import CURRENT, CancelTimer, Guarded, Permit, SoleCall, adrive, within
 from resilience.integrations.grpc.answers import RpcAnswer, refusal_answer
 from resilience.integrations.grpc.serving import Exchange
 
@@ -26,7 +26,7 @@ class TaskExchange(Exchange):
         """Admit, await the handler inside its deadline and settle."""
         pipeline = self._guarded.pipeline
         try:
-            permit = pipeline.outer.admit(self) if self.begin() else await self._admitted()
+            permit = pipeline.outer.enter(self) if self.begin() else await self._admitted()
         except Rejected as refusal:
             return await self.abort(self.refused(refusal))
         trace = self.trace
@@ -54,7 +54,7 @@ class TaskExchange(Exchange):
                 self.end_span()
         return response
 
-    def _interrupted(self, permit: Permit, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
+    def _interrupted(self, permit: Permit | SoleCall, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
         """The handler raised, or was stopped. Returns how the RPC is to end instead, where that is for us to say."""
         if timer is not None:
             was_stopped = isinstance(error, asyncio.CancelledError) and timer.takes_back()
@@ -85,7 +85,7 @@ class TaskExchange(Exchange):
         client_us = self._client_deadline_us
         return client_us is None or deadline_us < client_us
 
-    def settle_error(self, permit: Permit, error: BaseException) -> RpcAnswer | None:
+    def settle_error(self, permit: Permit | SoleCall, error: BaseException) -> RpcAnswer | None:
         """Settle by what the handler raised. Returns how the RPC is to end instead, where that is for us to say."""
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or _is_cancelled():
             self.settle_gone(permit)
