@@ -4,7 +4,7 @@ Threads and asyncio, one response to one request, no sockets: the contexts are s
 figure is what we add and not what gRPC costs. Interleaved rounds in one run; the figure is a ratio of medians of processor time, so
 the machine's speed cancels out. No span is recorded: the current span is valid and not sampled, as under a tracing interceptor.
 
-Run with `make bench`. Exit status 1: an interceptor adds more than `LIMIT` times what its floor adds.
+Run it with the Python of `make test`. Exit status 1: an interceptor adds more than `LIMIT` times what its floor adds.
 """
 
 from __future__ import annotations
