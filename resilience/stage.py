@@ -62,21 +62,6 @@ class Stage:
             raise
         return permit
 
-    def enter(self, call: SoleCall) -> SoleCall:
-        """The same for a call that is its own permit."""
-        if noted is not None:
-            noted(call)
-        held = call.held
-        try:
-            for layer in self.layers:
-                token = layer.admit(call)
-                if token is not None:
-                    held.append((layer, token))
-        except BaseException:
-            call.settle(Outcome.IGNORED, call.now_us)
-            raise
-        return call
-
     def run(self, call: Call, work: Callable[[], T]) -> T:
         """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""
         permit = self.admit(call)
@@ -90,6 +75,21 @@ class Stage:
             CURRENT.reset(mark)
         settle_success(permit, self.clock.now_us())
         return result
+
+    def enter(self, call: SoleCall) -> SoleCall:
+        """`admit` for a call that is its own permit."""
+        if noted is not None:
+            noted(call)
+        held = call.held
+        try:
+            for layer in self.layers:
+                token = layer.admit(call)
+                if token is not None:
+                    held.append((layer, token))
+        except BaseException:
+            call.settle(Outcome.IGNORED, call.now_us)
+            raise
+        return call
 
     async def arun(self, call: Call, work: Callable[[], Awaitable[T]], timeout: Timeout | None) -> T:
         """The same in this task, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""
