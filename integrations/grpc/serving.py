@@ -29,6 +29,7 @@ from resilience.integrations.grpc.call import RpcCall
 from resilience.integrations.grpc.metadata import as_text
 
 log = logging.getLogger("resilience")
+_GRPC_TIMEOUT: Final = "grpc-timeout"
 _READ: Final = {**{name: name for name in INBOUND_HEADERS}, "grpc-previous-rpc-attempts": ATTEMPT_HEADER}
 """The keys to look for, with the names by which they are read."""
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
@@ -62,7 +63,8 @@ class Exchange(RpcCall, SoleCall):
             if key in _READ:
                 read_inbound(guarded, self, [(_READ[key], as_text(value)) for key, value in self.metadata if key in _READ])
                 break
-        if not guarded.reads_grpc_timeout:
+        deadline = guarded.deadline
+        if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
             return guarded.pipeline.begin(self)
         left_s = self.context.time_remaining()
         is_plain = guarded.pipeline.begin(self)

@@ -25,16 +25,7 @@ log = logging.getLogger("resilience")
 class Guarded:
     """A pipeline as an edge uses it: what can be known of it before any request is worked out once."""
 
-    __slots__ = (
-        "answers",
-        "deadline",
-        "inbound_headers",
-        "pipeline",
-        "quota_limiters",
-        "reads_grpc_timeout",
-        "streams_have_deadline",
-        "times_start",
-    )
+    __slots__ = ("answers", "deadline", "inbound_headers", "pipeline", "quota_limiters", "streams_have_deadline", "times_start")
 
     def __init__(self, pipeline: Pipeline, answers: Answers = AS_USUAL) -> None:
         self.pipeline = pipeline
@@ -42,7 +33,6 @@ class Guarded:
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
         self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in (*read, ATTEMPT_HEADER))
-        self.reads_grpc_timeout = "grpc-timeout" in read
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers
