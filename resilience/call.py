@@ -172,13 +172,19 @@ class AttemptCall(Call):
     __slots__ = ("_whole",)
 
     def __init__(self, whole: Call, attempt: int, now_us: int) -> None:
-        super().__init__(whole.name, key=whole.key, cost=whole.cost, now_us=now_us)
-        self._whole = whole
-        self.parent = whole
-        self.pipeline = whole.pipeline
+        # What `Call` writes and what is different here, each once: it is made for every try.
+        self._whole = self.parent = whole
+        self.name = whole.name
+        self.key = whole.key
+        self.cost = whole.cost
+        self.now_us = now_us
+        self.held = []
+        self.settled = self.retrying = False
         self.attempt = attempt
-        self.deadline_us = whole.deadline_us
         self.deadline_counts = whole.deadline_counts
+        self.pipeline = whole.pipeline
+        self.timeout_s = self.response_us = self.error = self.status = None
+        self.deadline_us = whole.deadline_us
         self.trace = whole.trace
 
     @property
@@ -211,6 +217,24 @@ class Settles(Protocol):
 
     def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
         """Take back `token`."""
+
+
+class SoleCall(Call):
+    """A call that one party settles, exactly once. It needs no permit, since it is its own: see `Stage.enter`."""
+
+    __slots__ = ()
+
+    def settle(self, outcome: Outcome, now_us: int | None = None) -> bool:
+        """As `Permit.settle`."""
+        self.settled = True
+        held = self.held
+        if held:
+            if now_us is None and self.pipeline is not None:
+                now_us = self.pipeline.clock.now_us()
+            while held:
+                layer, token = held.pop()
+                layer.settle(token, outcome, self, now_us or 0)
+        return True
 
 
 CURRENT: Final[ContextVar[Call | None]] = ContextVar("resilience_call", default=None)

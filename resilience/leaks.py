@@ -30,6 +30,7 @@ from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
 _LOOK_EVERY_S: Final = 0.005
+_FORGOTTEN_EVERY: Final = 1_024
 _TEST_RUNNERS: Final = frozenset({"TestRunner._run_tests_and_fixtures"})  # anyio's pytest plugin runs tests in a task of its own
 _MACHINERY: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "functools", "resilience", "threading"})
 
@@ -73,6 +74,18 @@ class _Admission:
         lost = "" if self._permit() is not None else ", and was garbage collected so"
         holds = ", ".join(f"{layer.kind} {layer.name!r}" for layer, _ in self.held)
         return f"permit: of {self._name}, admitted at {self._where}, never settled{lost}" + (f"; holds {holds}" if holds else "")
+
+
+class _SoleAdmission(_Admission):
+    """A call that is its own permit. It is over when it holds nothing any more."""
+
+    __slots__ = ()
+
+    def __init__(self, call: Call) -> None:
+        self._permit = lambda: call  # type: ignore[assignment]  # what holds nothing any more is forgotten by the next ones
+        self._name = call.name or "a call"
+        self._where = _place(sys._getframe())
+        self.held = call.held
 
 
 class _Reservation:
@@ -218,6 +231,15 @@ _PLAIN_CREATE_TASK: Final = asyncio.BaseEventLoop.create_task
 _PLAIN_CLOSE: Final = asyncio.Runner.close
 
 
+def _note_sole(call: Call) -> None:
+    admissions, number = _notes.admissions, next(_notes.numbers)
+    admissions[number] = _SoleAdmission(call)
+    if number % _FORGOTTEN_EVERY == 0:
+        for earlier, admission in list(admissions.items()):
+            if not admission.held and type(admission) is _SoleAdmission:
+                admissions.pop(earlier, None)
+
+
 def _create_task(loop: asyncio.BaseEventLoop, *args: Any, **kwargs: Any) -> Task:
     task: Task = _PLAIN_CREATE_TASK(loop, *args, **kwargs)
     _notes.note_task(task)
@@ -241,6 +263,7 @@ def _put_in_place(permit: type[Permit], call: type[FunctionCall], wait: type[Wai
         (asyncio.Runner, "close", close),
     ):
         setattr(owner, name, value)
+    stage.noted = None if permit is Permit else _note_sole
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------------
@@ -313,7 +336,7 @@ class LeakGuard:
     def _permits(self) -> Iterator[str]:
         in_permits: set[int] = set()
         for number, admission in list(_notes.admissions.items()):
-            if number > self._since:
+            if number > self._since and (admission.held or type(admission) is _Admission):
                 in_permits.update(id(token) for _, token in admission.held)
                 yield str(admission)
         for number, reservation in list(_notes.reservations.items()):

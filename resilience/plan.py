@@ -20,6 +20,9 @@ Plan = Generator[Effect, Any, Any]
 class Results(Protocol):
     """Takes over what outlives the tries that return it, such as responses whose bodies are read afterwards."""
 
+    def least_us(self) -> int:
+        """The microseconds that a try must have before the deadline of the call, or it is not sent."""
+
     def judge(self, error: BaseException | None, result: Any) -> Verdict:
         """Say whether a try is worth another."""
 
@@ -36,7 +39,7 @@ class Results(Protocol):
 class CallPlan:
     """The plan of one call: `run` yields what the driver must do, returns the call's result or raises its error."""
 
-    __slots__ = ("_judge", "_name", "_results", "_retry", "call", "inner", "outer")
+    __slots__ = ("_judge", "_name", "call", "inner", "outer", "results", "retry")
 
     def __init__(
         self,
@@ -50,11 +53,11 @@ class CallPlan:
     ) -> None:
         self._name = name
         self.outer = outer
-        self._retry = retry
+        self.retry = retry
         self.inner = inner
         self.call = call
         self._judge = results.judge if judge is None and results is not None else judge
-        self._results = results
+        self.results = results
 
     @property
     def timeout(self) -> Timeout | None:
@@ -78,15 +81,20 @@ class CallPlan:
             trace.finish(failure)
 
     def _admitted(self) -> Plan:
-        work = self._once if self._retry is None else self._tries
-        return (yield from _settled(self.outer, self.call, work, self._results))
+        work = self.once if self.retry is None else self._tries
+        return (yield from _settled(self.outer, self.call, work, self.results))
 
-    def _once(self, call: Call) -> Plan:
+    def once(self, call: Call) -> Plan:
+        """The work of a call that is not tried again."""
         return (yield Attempt(call, self.outer.timeout))
 
     def _tries(self, call: Call) -> Plan:
         tries, attempt = self.first_try(call)
         result, error = yield from self._try(tries, attempt)
+        return (yield from self.after_first(tries, error, result))
+
+    def after_first(self, tries: Tries, error: Exception | None, result: Any) -> Plan:
+        """What follows once the first try has ended."""
         now_us = self.outer.clock.now_us()
         if tries.again(error, result, now_us):
             yield from self._discard(error, result)
@@ -95,11 +103,16 @@ class CallPlan:
 
     def first_try(self, call: Call) -> tuple[Tries, AttemptCall]:
         """Begin to count the tries of `call`."""
-        if self._retry is None:
+        return self.begin_tries(), first_attempt(call, self.inner)
+
+    def begin_tries(self) -> Tries:
+        """What counts them."""
+        if self.retry is None:
             raise TypeError("a plan without a retry has no tries")
-        call.retrying = True
-        tries = self._retry.begin(call, self._judge)
-        return tries, self._attempt_call(tries, call.now_us)
+        tries = self.retry.begin(self.call, self._judge)
+        if self.results is not None:
+            tries.least_us = self.results.least_us
+        return tries
 
     def more_tries(self, tries: Tries) -> Plan:
         """The tries after one that is worth another."""
@@ -115,12 +128,12 @@ class CallPlan:
 
     def _discard(self, error: Exception | None, result: Any) -> Generator[Effect, Any, None]:
         """Before the wait: a response that nobody will read must not hold its connection for so long."""
-        if self._results is not None and error is None:
-            yield Discard(self._results.discard, result)
+        if self.results is not None and error is None:
+            yield Discard(self.results.discard, result)
 
     def _attempt_call(self, tries: Tries, now_us: int) -> AttemptCall:
         attempt = AttemptCall(self.call, self.call.attempt + tries.made, now_us)
-        if self.inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+        if self.inner.timeout is not None:  # see `first_attempt`
             attempt.deadline_counts = True
         return attempt
 
@@ -129,7 +142,7 @@ class CallPlan:
         span = None if trace is None else trace.attempt(tries.made + 1, self._name, policy)
         error: BaseException | None = None
         try:
-            return (yield from _settled(self.inner, attempt, self._attempt, self._results)), None
+            return (yield from _settled(self.inner, attempt, self.work, self.results)), None
         except Exception as caught:
             error = caught
             return None, caught
@@ -143,13 +156,28 @@ class CallPlan:
                 span.end(decision.value, attributes, error)
             error = None  # its traceback refers to this frame
 
-    def _attempt(self, attempt: Call) -> Plan:
+    def work(self, attempt: Call) -> Plan:
+        """The work of one try."""
         return (yield Attempt(attempt, self.timeout))
+
+
+def first_attempt(call: Call, inner: Stage) -> AttemptCall:
+    """The first try of `call`, as a call of its own; `inner` are the layers that it passes."""
+    call.retrying = True
+    attempt = AttemptCall(call, call.attempt, call.now_us)
+    if inner.timeout is not None:  # its own time says whether an attempt that runs out of it is evidence
+        attempt.deadline_counts = True
+    return attempt
 
 
 def _settled(stage: Stage, call: Call, work: Any, results: Results | None) -> Plan:
     """Pass a stage, do the work as the current call, and settle with how it went, or leave that to `results`."""
     permit = yield from stage.steps(call)
+    return (yield from held(permit, stage, call, work, results))
+
+
+def held(permit: Permit, stage: Stage, call: Call, work: Any, results: Results | None) -> Plan:
+    """The same once the stage has been passed."""
     mark = CURRENT.set(call)
     try:
         result = yield from work(call)

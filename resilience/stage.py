@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from resilience import tracing
-from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
+from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S, Clock
 from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
@@ -17,6 +17,8 @@ from resilience.tracing import CallTrace
 
 T = TypeVar("T")
 Steps = Generator[Effect, Any, Permit]
+noted: Callable[[Call], object] | None = None
+"""Who notes the calls that are their own permits, if anybody does: `leaks.py`."""
 
 
 class Stage:
@@ -95,6 +97,21 @@ class Stage:
             CURRENT.reset(mark)
         settle_success(permit, self.clock.now_us())
         return result
+
+    def enter(self, call: SoleCall) -> SoleCall:
+        """`admit` for a call that is its own permit."""
+        if noted is not None:
+            noted(call)
+        held = call.held
+        try:
+            for layer in self.layers:
+                token = layer.admit(call)
+                if token is not None:
+                    held.append((layer, token))
+        except BaseException:
+            call.settle(Outcome.IGNORED, call.now_us)
+            raise
+        return call
 
     async def arun(self, call: Call, work: Callable[[], Awaitable[T]], timeout: Timeout | None) -> T:
         """The same in this task, cancelled when the call's deadline passes; `timeout` makes the error that is raised then."""

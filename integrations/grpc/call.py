@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -41,6 +42,7 @@ class RpcCall(InboundCall):
         return self.full_method
 
 
+@lru_cache(maxsize=4_096)  # a connection has one name for all its RPCs
 def peer_address(peer: str) -> str | None:
     """The address in a peer's name: "1.2.3.4" of "ipv4:1.2.3.4:5", "::1" of "ipv6:%5B::1%5D:5"; None for a Unix socket.
 

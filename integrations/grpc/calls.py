@@ -8,13 +8,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 
-from resilience.edges import Effect
+from resilience.edges import CURRENT, Effect, SteppedPlan
 from resilience.integrations.grpc.errors import CancelledRpc, RefusedRpc, number_of
-from resilience.integrations.grpc.outgoing import RpcExchange, raised
+from resilience.integrations.grpc.outgoing import OK, RpcExchange, raise_as_seen, raised
 from resilience.integrations.grpc.refused import RefusedCall
 
 Send = Callable[[], Any]
@@ -25,7 +25,6 @@ class UnaryRun:
 
     def __init__(self, exchange: RpcExchange, send: Send) -> None:
         self.exchange = exchange
-        self.steps = exchange.steps
         self._send = send
 
     def begin(self) -> Any:
@@ -34,20 +33,47 @@ class UnaryRun:
         A call that was refused, or whose last try has failed, is returned too: gRPC raises what it ended with where nobody asked
         for a future. Whatever else happens is raised.
         """
-        steps = self.steps
+        exchange = self.exchange
         try:
-            effect = steps.first()
-            while steps.until_attempt(effect) is not None:
-                sent = self.sent()
-                if isinstance(sent, Failed):
-                    effect = steps.raised(sent.error)
-                elif _was_waited_for(sent):
-                    effect = self.took(sent)
-                else:
-                    return PendingCall(self, sent)
+            if not exchange.begin():
+                return self._go_on(exchange.go_by_steps())
+            first = exchange.first_try()
+            if first.refusal is not None:
+                return self._go_on(exchange.go_by_steps(first.rest()))
+            mark = CURRENT.set(first.attempt)
+            try:
+                sent = self._send()
+            except BaseException as error:  # noqa: BLE001  # it goes on inside the plan
+                sent = Failed(error)
+            finally:
+                CURRENT.reset(mark)
+            if not isinstance(sent, Failed) and _was_waited_for(sent) and error_of(sent) is None:
+                first.succeeded(sent, OK)
+                return sent
+            exchange.go_by_steps(first.rest())  # up to this try
+            return self._go_on_from(sent)
         except BaseException as error:  # noqa: BLE001  # raised again, or in the call
             return call_of(error)
-        return self.over()
+
+    def _go_on(self, effect: Effect | None) -> Any:
+        return self.over() if self.steps.until_attempt(effect) is None else self._go_on_from(self.sent())
+
+    def _go_on_from(self, sent: Any) -> Any:
+        while True:
+            if isinstance(sent, Failed):
+                effect = self.steps.raised(sent.error)
+            elif _was_waited_for(sent):
+                effect = self.took(sent)
+            else:
+                return PendingCall(self, sent)
+            if self.steps.until_attempt(effect) is None:
+                return self.over()
+            sent = self.sent()
+
+    @property
+    def steps(self) -> SteppedPlan:
+        """What takes the steps of a call whose first try was not enough."""
+        return self.exchange.steps
 
     def sent(self) -> Any:
         """Send the next try: its call, or that it could not be sent."""
@@ -76,7 +102,7 @@ class Failed(NamedTuple):
 
 def _was_waited_for(call: Any) -> bool:
     """Whether nobody asked for a future. gRPC's own futures, which may have ended too, can be iterated over."""
-    return bool(call.done()) and not hasattr(call, "__next__") and not isinstance(call, PendingCall)
+    return bool(call.done()) and not hasattr(call, "__next__") and type(call) is not PendingCall
 
 
 def error_of(call: Any) -> BaseException | None:
@@ -88,14 +114,6 @@ def error_of(call: Any) -> BaseException | None:
     return error
 
 
-def raise_as_seen(error: BaseException) -> NoReturn:
-    """Raise an error that is being handled as callers of a stub see it."""
-    instead = raised(error)
-    if instead is error:
-        raise error
-    raise instead from instead.__cause__
-
-
 def call_of(error: BaseException) -> Any:
     """The call that has ended with an error that is being handled; raises the error where it is none of a call."""
     seen = raised(error)
@@ -103,7 +121,7 @@ def call_of(error: BaseException) -> Any:
         return RefusedCall(seen)
     if isinstance(seen, grpc.RpcError) and isinstance(seen, grpc.Future):
         return seen
-    raise_as_seen(error)
+    return raise_as_seen(error)
 
 
 class PendingCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc ships no types
@@ -248,7 +266,8 @@ class StreamCall(grpc.Call):  # type: ignore[misc]  # grpc ships no types
         self._has_begun = False
         self._call: Any = None
         try:
-            self._next_try(exchange.steps.first())
+            exchange.begin()
+            self._next_try(exchange.go_by_steps())
         except Exception as error:  # noqa: BLE001  # raised again
             raise_as_seen(error)
 

@@ -122,7 +122,7 @@ def _sender(exchange: RpcExchange, continuation: Continuation, details: Any, req
         sent = _Details(
             details.method,
             timeout_s,
-            metadata,
+            metadata or None,
             getattr(details, "credentials", None),
             getattr(details, "wait_for_ready", None),
             getattr(details, "compression", None),

@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from resilience import Rejected
-from resilience.edges import CURRENT, Call, Guarded, Permit, drive
+from resilience.edges import CURRENT, Call, Guarded, Permit, SoleCall, drive
 from resilience.integrations.grpc.answers import RpcAnswer
 from resilience.integrations.grpc.serving import Exchange
 
@@ -27,10 +27,12 @@ class ThreadExchange(Exchange):
         Raises:
             Rejected: a layer refused.
         """
+        return self._guarded.pipeline.outer.admit(self) if self.begin() else self.admitted_by_steps()
+
+    def admitted_by_steps(self) -> Permit:
+        """The same for a call that is recorded, or that may have to wait."""
+        pipeline = self._guarded.pipeline
         try:
-            pipeline = self._guarded.pipeline
-            if self.begin():
-                return pipeline.outer.admit(self)
             return self.recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
         except BaseException:
             self.end_span()
@@ -52,7 +54,7 @@ class ThreadExchange(Exchange):
         self.context.set_trailing_metadata(self.trailing(answer))
         self.context.abort(answer.code, answer.details)
 
-    def settle_ended(self, permit: Permit, error: BaseException | None = None) -> None:
+    def settle_ended(self, permit: Permit | SoleCall, error: BaseException | None = None) -> None:
         """Settle now that the handler has returned, or raised `error`."""
         if not self.context.is_active():
             self.settle_gone(permit)
@@ -69,31 +71,35 @@ class UnaryExchange(ThreadExchange):
 
     def run(self, behavior: Behavior, request: Any) -> Any:
         """Admit, call the handler and settle. Nothing stops a thread: a response that comes too late passes, counted as expired."""
+        context = self.context
         try:
-            permit = self.admitted()
+            permit = self._guarded.pipeline.outer.enter(self) if self.begin() else self.admitted_by_steps()
         except Rejected as refusal:
             return self.abort(self.refused(refusal))
-        if self.trace is None:
-            return self._serve(permit, behavior, request)
-        try:
-            return self.recorded(lambda: self._serve(permit, behavior, request))
-        finally:
-            self.end_span()
-
-    def _serve(self, permit: Permit, behavior: Behavior, request: Any) -> Any:
+        trace = self.trace
+        if trace is not None:
+            trace.enter()
         mark = CURRENT.set(self)
         try:
-            response = behavior(request, self.context)
+            response = behavior(request, context)
         except BaseException as error:
+            CURRENT.reset(mark)
             self.settle_ended(permit, error)
             answer = self.answer_to(error)
             if answer is None:
                 raise
             return self.abort(answer)
-        finally:
+        else:
             CURRENT.reset(mark)
-        self.settle_ended(permit)
-        return response
+            if context.is_active():
+                self.settle_returned(permit)
+            else:
+                self.settle_gone(permit)
+            return response
+        finally:
+            if trace is not None:
+                trace.exit()
+                self.end_span()
 
 
 class StreamExchange(ThreadExchange):
@@ -107,6 +113,7 @@ class StreamExchange(ThreadExchange):
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         ThreadExchange.__init__(self, guarded, method, context)
+        self.has_begun = False
         self._permit: Permit | None = None
         self._responses: Iterator[Any] | None = None
         self._within: Call | None = None  # a call that an earlier step has begun within this one

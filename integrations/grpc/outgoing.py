@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from resilience import DeadlineExceeded, Pipeline, Rejected
 from resilience.edges import (
@@ -16,8 +16,10 @@ from resilience.edges import (
     US_PER_S,
     Call,
     ClientExchange,
+    Effect,
     Outcome,
     Permit,
+    Plan,
     SteppedPlan,
     Verdict,
     grpc_timeout_s,
@@ -29,7 +31,8 @@ from resilience.integrations.grpc.metadata import pairs, values_of
 
 MOST_TRIES: Final = 5
 """What gRPC's own retries are clamped to as well (gRFC A6, "Maximum number of retries")."""
-_OK: Final = 0
+OK: Final = 0
+"""The number of the status code of a success."""
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline; gRPC would take that for none left
@@ -44,7 +47,7 @@ class OutgoingRpc(Call):
     __slots__ = ("_metadata", "_method", "_target")
 
     def __init__(self, method: str, target: str, metadata: Any) -> None:
-        super().__init__("the outgoing call")
+        Call.__init__(self, "the outgoing call")  # not by super(): it is made for every call
         self._method = method
         self._target = target
         self._metadata = metadata
@@ -104,7 +107,7 @@ class RequestStream:
 
 
 class RpcExchange(ClientExchange):
-    """One call through one pipeline. A room's call drives its `steps`.
+    """One call through one pipeline. A room's call begins it, and drives its `steps` where a first try in plain code will not do.
 
     Args:
         pipeline: what it goes through.
@@ -115,40 +118,48 @@ class RpcExchange(ClientExchange):
             it.
     """
 
+    steps: SteppedPlan
+    # Most calls change little of this.
+    _around_us: int | None = None
+    _own_us: int | None = None
+    _tries = 0
+    _is_ours = False  # whether the try is bound by a deadline that is not the caller's own, and
+    _ends_us: int | None = None  # when that ends it
+    is_cancelled = False
+
     def __init__(
         self, pipeline: Pipeline, details: Any, target: str, requests: RequestStream | None, *, streams_back: bool
     ) -> None:
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        self._metadata = pairs(details.metadata)  # once: it may be an iterator
-        super().__init__(pipeline, OutgoingRpc(method, target, self._metadata))
+        self._metadata = metadata = pairs(details.metadata)  # once: it may be an iterator
+        ClientExchange.__init__(self, pipeline, OutgoingRpc(method, target, metadata))  # not by super(): it is made for every call
         timeout_s = details.timeout
         self._own_s: float | None = None if timeout_s is None or timeout_s >= _UNBOUND_S else timeout_s
         self.requests = requests
         self._streams_back = streams_back
         self._is_void = streams_back and not self._settings.streams
-        self._around_us: int | None = None
-        self._own_us: int | None = None
-        self._tries = 0
-        self._is_ours = False  # whether the try is bound by a deadline that is not the caller's own, and
-        self._ends_us: int | None = None  # when that ends it
-        self.is_cancelled = False
-        self.steps = SteppedPlan(self._plan(), pipeline.clock)
 
-    def _plan(self) -> Any:
-        """Begun with the first step, so that the call's one reading of the clock is that of its start."""
-        plan = self.plan()
+    def begin(self) -> bool:
+        """The caller's own timeout counts from here on too."""
+        is_plain = ClientExchange.begin(self)
         call = self.call
-        self._around_us = call.deadline_us
+        if call.deadline_us is not None:
+            self._around_us = call.deadline_us
         if self._own_s is not None:
             self._own_us = call.now_us + max(0, int(self._own_s * US_PER_S))
             if call.deadline_us is None or self._own_us < call.deadline_us:
                 call.deadline_us = self._own_us
-        return (yield from plan)
+        return is_plain
+
+    def go_by_steps(self, plan: Plan | None = None) -> Effect | None:
+        """Take the first step of a call that has begun, or of `plan`, which is what is left of it. `steps` takes the others."""
+        self.steps = SteppedPlan(self.whole().run() if plan is None else plan, self.pipeline.clock)
+        return self.steps.first()
 
     # --- one try ----------------------------------------------------------------------------------------------------------------
 
     def begin_try(self) -> tuple[float | None, list[tuple[str, Any]]]:
-        """A try begins. Returns the timeout and the metadata that it is sent with.
+        """A try begins. Returns the timeout and the metadata that it is sent with, which belong to nobody else.
 
         Raises:
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
@@ -157,41 +168,41 @@ class RpcExchange(ClientExchange):
         if self.is_cancelled:
             raise CancelledRpc("cancelled between two tries")
         self._tries += 1
+        if self._is_void:
+            self._unbind()
+        left_ms = self.begin_time()
+        timeout_s = None if left_ms is None else self._timeout_s(left_ms)
+        attempt = self.attempt.attempt
+        if not self._metadata and not attempt:
+            return timeout_s, []
         metadata = [pair for pair in self._metadata if pair[0] != ATTEMPT_HEADER]
-        timeout_s = self._timeout_s()
-        self._ends_us = None if timeout_s is None else self.pipeline.clock.now_us() + int(timeout_s * US_PER_S)
-        if self.attempt.attempt:
-            metadata.append((ATTEMPT_HEADER, str(min(self.attempt.attempt, HIGHEST_ATTEMPT))))
+        if attempt:
+            metadata.append((ATTEMPT_HEADER, str(min(attempt, HIGHEST_ATTEMPT))))
         return timeout_s, metadata
 
-    def _timeout_s(self) -> float | None:
-        left_ms = self.begin_time()
-        own_s = self._own_s
-        self._is_ours = False
-        if left_ms is None:
-            return own_s
-        left_s = grpc_timeout_s(left_ms)
-        if own_s is not None and own_s <= left_s:
-            return own_s
-        self._is_ours = self.attempt.deadline_us != self._own_us
-        return left_s
+    def _timeout_s(self, left_ms: int) -> float:
+        timeout_s, own_s = grpc_timeout_s(left_ms), self._own_s
+        if own_s is not None and own_s <= timeout_s:
+            timeout_s = own_s
+            self._is_ours = False
+        else:
+            self._is_ours = self.attempt.deadline_us != self._own_us
+        self._ends_us = self.sent_us + int(timeout_s * US_PER_S)
+        return timeout_s
 
-    def begin_time(self) -> int | None:
-        """The time of a try; that of a stream ends with the caller's or the enclosing deadline, and not with the pipeline's own."""
-        if self._is_void:
-            whole_us = min((instant for instant in (self._around_us, self._own_us) if instant is not None), default=None)
-            self.call.deadline_us = (CURRENT.get() or self.call).deadline_us = whole_us
-        return super().begin_time()
+    def _unbind(self) -> None:
+        """The time of a stream ends with the caller's or the enclosing deadline, and not with the pipeline's own."""
+        whole_us = min((instant for instant in (self._around_us, self._own_us) if instant is not None), default=None)
+        self.call.deadline_us = (CURRENT.get() or self.call).deadline_us = whole_us
 
     @property
     def is_over(self) -> bool:
         """Whether the time of the try has run out. What was sent may be less than what is left, and is what gRPC goes by."""
         return self._ends_us is not None and self.pipeline.clock.now_us() + _EARLY_US >= self._ends_us
 
-    @property
-    def reserve_us(self) -> int:
+    def reserve_of(self, call: Call) -> int:
         """Nothing is kept back of what the caller itself asked for."""
-        return 0 if self.attempt.deadline_us == self._own_us else super().reserve_us
+        return 0 if self._deadline is None or call.deadline_us == self._own_us else self._deadline.reserve_us
 
     def as_known(self, error: BaseException) -> BaseException:
         """What ended a try: where it was a deadline of the pipeline, that says so."""
@@ -259,7 +270,7 @@ class RpcExchange(ClientExchange):
 
     def keep(self, permit: Permit, result: Any) -> None:
         """A response has begun. Streams vote at their start."""
-        now_us = self._keep(permit, _OK)
+        now_us = self._keep(permit, OK)
         if self._streams_back:
             permit.vote(Outcome.OK, now_us)
 
@@ -291,3 +302,11 @@ def _said(error: BaseException, what: str) -> Iterable[tuple[str, Any]]:
 def raised(error: BaseException) -> BaseException:
     """An error as callers of a stub see it."""
     return as_rpc_error(error) if isinstance(error, Rejected) else error
+
+
+def raise_as_seen(error: BaseException) -> NoReturn:
+    """Raise an error that is being handled as callers of a stub see it."""
+    instead = raised(error)
+    if instead is error:
+        raise error
+    raise instead from instead.__cause__

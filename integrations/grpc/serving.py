@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import Any, Final
 
 import grpc
@@ -11,10 +10,12 @@ import grpc
 from resilience import DeadlineExceeded, Rejected
 from resilience.edges import (
     ATTEMPT_HEADER,
+    INBOUND_HEADERS,
     Call,
     Guarded,
     Outcome,
     Permit,
+    SoleCall,
     fault_of,
     judge_code,
     judge_error,
@@ -29,19 +30,22 @@ from resilience.integrations.grpc.metadata import as_text
 
 log = logging.getLogger("resilience")
 _GRPC_TIMEOUT: Final = "grpc-timeout"
-_PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
+_READ: Final = {**{name: name for name in INBOUND_HEADERS}, "grpc-previous-rpc-attempts": ATTEMPT_HEADER}
+"""The keys to look for, with the names by which they are read."""
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
 _US_PER_S: Final = 1_000_000
 _OK: Final = 0
+_ENDED_WELL: Final = Outcome.OK
 _UNKNOWN: Final = 2
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
 
 
-class Exchange(RpcCall):
-    """Reads what came in, admits, judges how it ended, and settles exactly once."""
+class Exchange(RpcCall, SoleCall):
+    """Reads what came in, admits, judges how it ended, and settles exactly once. Streams, which may end anywhere, have permits."""
 
     __slots__ = ("_client_deadline_us", "_expiry", "_guarded", "has_begun")
+    has_begun: bool  # whether a message was handed over; streams of responses say so
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         Call.__init__(self, "the RPC")  # not by super(): it is made for every RPC
@@ -49,17 +53,16 @@ class Exchange(RpcCall):
         self.context = context
         self.metadata = context.invocation_metadata() or ()
         self._guarded = guarded
-        self.has_begun = False  # whether a message of a response stream was handed over
         self._expiry: DeadlineExceeded | None = None
         self._client_deadline_us: int | None = None  # which gRPC enforces by itself
 
     def begin(self) -> bool:
         """Read what came in and prepare the call. True: `outer.admit` will do."""
         guarded = self._guarded
-        names = _names(guarded.inbound_headers)
-        found = [(key, value) for key, value in self.metadata if key in names]
-        if found:
-            read_inbound(guarded, self, [(names[key], as_text(value)) for key, value in found])
+        for key, _ in self.metadata:
+            if key in _READ:
+                read_inbound(guarded, self, [(_READ[key], as_text(value)) for key, value in self.metadata if key in _READ])
+                break
         deadline = guarded.deadline
         if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
             return guarded.pipeline.begin(self)
@@ -89,18 +92,24 @@ class Exchange(RpcCall):
 
     # --- how it ended -----------------------------------------------------------------------------------------------------------
 
-    def settle_returned(self, permit: Permit) -> None:
+    def settle_returned(self, permit: Permit | SoleCall) -> None:
         """The handler is done, and said by its code how it went. What comes too late passes, but its caller has gone."""
         now_us = self._guarded.pipeline.clock.now_us()
-        if self.deadline_us is not None and now_us >= self.deadline_us:
-            outcome = self.judge_expiry()
+        deadline_us = self.deadline_us
+        if deadline_us is not None and now_us >= deadline_us:
+            permit.settle(self.judge_expiry(), now_us)
+            self.error = self._expiry = None
+            return
+        code = code_number(self.context)
+        if code is None:
+            self.status = _OK
+            permit.settle(_ENDED_WELL, now_us)
         else:
-            self.status = code = code_number(self.context) or _OK
-            outcome = judge_code(code)
-        permit.settle(outcome, now_us)
-        self.error = self._expiry = None
+            self.status = code
+            permit.settle(judge_code(code), now_us)
+        self.error = None
 
-    def settle_raised(self, permit: Permit, error: BaseException) -> None:
+    def settle_raised(self, permit: Permit | SoleCall, error: BaseException) -> None:
         """The handler raised: `abort` does so too, and a code that was set goes out with whatever is raised."""
         if self._expiry is not None or self.is_out_of_time():
             outcome = self.judge_expiry()
@@ -126,7 +135,7 @@ class Exchange(RpcCall):
             outcome = judge_code(code)
         return outcome
 
-    def settle_gone(self, permit: Permit) -> None:
+    def settle_gone(self, permit: Permit | SoleCall) -> None:
         """The RPC was ended from outside: its client has gone, its time is over, or the server stops."""
         permit.settle(self.judge_expiry() if self._expiry is not None or self.is_out_of_time() else Outcome.IGNORED)
         self.error = self._expiry = None
@@ -195,9 +204,3 @@ def code_number(context: Any) -> int | None:
     if code is None:
         return None
     return code.value[0] if isinstance(code, grpc.StatusCode) else _UNKNOWN  # what is no code goes out as UNKNOWN
-
-
-@lru_cache(maxsize=64)
-def _names(inbound_headers: frozenset[bytes]) -> dict[str, str]:
-    """The keys to look for, with the names by which they are read."""
-    return {**{name.decode("ascii"): name.decode("ascii") for name in inbound_headers}, _PREVIOUS_ATTEMPTS: ATTEMPT_HEADER}

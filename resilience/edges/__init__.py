@@ -5,7 +5,7 @@ A room makes a `Call` of its own, admits it through a pipeline, settles it at th
 
 from __future__ import annotations
 
-from resilience.call import CURRENT, Call, Outcome, Permit
+from resilience.call import CURRENT, Call, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S
 from resilience.drivers import CancelTimer, adrive, drive, within
 from resilience.edges.abandoned import abandon, settle_abandoned
@@ -25,6 +25,7 @@ from resilience.edges.client import ClientExchange
 from resilience.edges.codes import name_of_code
 from resilience.edges.faults import Fault, fault_of, judge_relayed, register_translator, relayed_in
 from resilience.edges.inbound import (
+    INBOUND_HEADERS,
     InboundCall,
     answer_in_handler,
     ended_by,
@@ -41,15 +42,18 @@ from resilience.layers.retry.advice import read_pushback
 from resilience.layers.retry.on import RetryOn
 from resilience.layers.retry.verdict import FAILURE, SUCCESS, Verdict, grpc_verdict, http_verdict
 from resilience.layers.timeouts import grpc_timeout_s
+from resilience.plan import Plan
 from resilience.stage import settle_error
 from resilience.stepped import SteppedPlan
 from resilience.timers import Slot, wheel_of
+from resilience.tries import DetachedTry
 
 __all__ = [
     "ATTEMPT_HEADER",
     "CURRENT",
     "FAILURE",
     "HIGHEST_ATTEMPT",
+    "INBOUND_HEADERS",
     "OUTWARD_DETAIL",
     "RELAYED_DETAIL",
     "SUCCESS",
@@ -63,6 +67,7 @@ __all__ = [
     "Choose",
     "Chosen",
     "ClientExchange",
+    "DetachedTry",
     "Effect",
     "Fault",
     "Guarded",
@@ -72,9 +77,11 @@ __all__ = [
     "OutgoingPipelines",
     "OutgoingRequest",
     "Permit",
+    "Plan",
     "RetryOn",
     "RouteSource",
     "Slot",
+    "SoleCall",
     "SteppedPlan",
     "Verdict",
     "abandon",

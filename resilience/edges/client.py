@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from resilience.call import CURRENT, Call, Outcome, Permit
-from resilience.clock import US_PER_S, to_us
+from resilience.clock import US_PER_S
 from resilience.drivers import Timeout
 from resilience.edges.abandoned import abandon, settle_abandoned
 from resilience.errors import DeadlineExceeded, Rejected
@@ -19,10 +19,12 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.retry.verdict import FAILURE, RETRYABLE, Verdict
 from resilience.layers.timeouts import milliseconds_left
 from resilience.pipeline import Pipeline
-from resilience.plan import Plan
+from resilience.plan import CallPlan, Plan
 from resilience.stage import settle_error
+from resilience.tries import DetachedTry
 
 _SHORTEST_S: Final = 0.001
+_LEAST_US: Final = 1_000
 _NO_DEADLINE_LAYER: Final = DeadlineSettings()
 
 
@@ -34,22 +36,43 @@ class ClientExchange(ABC):
         call: what its layers see of it.
     """
 
+    sent_us = 0
+    """When the last try began, where it has a deadline."""
+    _response_us = 0
+
     def __init__(self, pipeline: Pipeline, call: Call) -> None:
         self.pipeline = pipeline
         self.call = call
         self.attempt: Call = call
         """The last try. Its deadline binds the reading of the response too."""
         self._permits: list[Permit] = []
-        self._response_us = 0
         self._deadline = pipeline.inner.deadline or pipeline.outer.deadline
         self._settings = _NO_DEADLINE_LAYER if self._deadline is None else self._deadline.settings
         self._retry = pipeline.retry
 
     def plan(self) -> Plan:
         """All of it up to the start of the response, for the drivers."""
+        self.begin()
+        return self.whole().run()
+
+    def begin(self) -> bool:
+        """Prepare the call. True: nobody records it and no layer has effects, so that a `DetachedTry` will do."""
         settle_abandoned()
-        self.pipeline.begin(self.call)
-        return self.pipeline.plan(self.call, results=self)
+        return self.pipeline.begin(self.call) and not self.pipeline.inner.has_effects
+
+    def first_try(self) -> DetachedTry:
+        """The first try of a call that has begun.
+
+        Raises:
+            Rejected: a layer refused.
+        """
+        pipeline = self.pipeline
+        return DetachedTry(self.whole, pipeline.outer, pipeline.retry, pipeline.inner, self.call)
+
+    def whole(self) -> CallPlan:
+        """All of it up to the start of the response."""
+        pipeline = self.pipeline
+        return CallPlan(pipeline.name, pipeline.outer, pipeline.retry, pipeline.inner, self.call, results=self)
 
     # --- how the protocol speaks ------------------------------------------------------------------------------------------------
 
@@ -83,9 +106,11 @@ class ClientExchange(ABC):
             DeadlineExceeded: nothing is left of its time but what is kept back for the way home. It must not be sent.
         """
         self.attempt = attempt = CURRENT.get() or self.call
-        if attempt.deadline_us is None:
+        deadline_us = attempt.deadline_us
+        if deadline_us is None:
             return None
-        remaining_us = attempt.deadline_us - self.pipeline.clock.now_us()
+        self.sent_us = now_us = self.pipeline.clock.now_us()
+        remaining_us = deadline_us - now_us
         left_ms = milliseconds_left(remaining_us, self.reserve_us)
         if left_ms <= 0:
             raise self._nothing_left(remaining_us)
@@ -94,7 +119,15 @@ class ClientExchange(ABC):
     @property
     def reserve_us(self) -> int:
         """Microseconds kept back of the time of a try, for the way home."""
-        return to_us(self._settings.reserve_s)
+        return self.reserve_of(self.attempt)
+
+    def reserve_of(self, call: Call) -> int:
+        """Microseconds kept back of the time of `call`: of a try, or of all tries."""
+        return 0 if self._deadline is None else self._deadline.reserve_us
+
+    def least_us(self) -> int:
+        """A try is told whole milliseconds, beside the reserve: with less than one it is not sent."""
+        return self.reserve_of(self.call) + _LEAST_US
 
     def left_s(self) -> float | None:
         """How long the try may still take, in seconds and never quite nothing; None: as long as it likes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from resilience.call import Call, enclosing_call
 from resilience.edges.answers import AS_USUAL, Answer, Answers, error_answer
@@ -10,8 +11,11 @@ from resilience.edges.attempts import ATTEMPT_HEADER, attempt_of
 from resilience.edges.codes import name_of_code
 from resilience.edges.faults import fault_of, relayed_in
 from resilience.edges.source import Guarded
-from resilience.layers.deadline import Deadline
+from resilience.layers.deadline import READ_HEADERS, Deadline
 from resilience.layers.timeouts import PARSERS
+
+INBOUND_HEADERS: Final = frozenset((*READ_HEADERS, ATTEMPT_HEADER))
+"""All that `read_inbound` may read of a request (lower case), whatever the pipeline is."""
 
 
 class InboundCall(Call):

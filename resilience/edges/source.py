@@ -114,9 +114,29 @@ class _Routes:
             found[request] = guarded
         return guarded
 
+    # Methods with what guards them, under one configuration. It is replaced and then filled, so that no two of them are mixed.
+    _by_method: tuple[Active | None, dict[str, Guarded | None]] = (None, {})
+
     def find_grpc(self, method: str) -> Guarded | None:
         active = self._toolkit.active
-        return self._guarded(active, active.find_grpc(method))
+        known_of, known = self._by_method
+        if known_of is active:
+            try:
+                return known[method]
+            except KeyError:
+                pass
+        return self._looked_up(active, method)
+
+    def _looked_up(self, active: Active, method: str) -> Guarded | None:
+        guarded = self._guarded(active, active.find_grpc(method))
+        if len(method) > _LONGEST_METHOD:
+            return guarded
+        known_of, known = self._by_method
+        if known_of is not active or len(known) >= _MOST_METHODS:  # a generic handler serves any method that a client makes up
+            known = {}
+            self._by_method = active, known
+        known[method] = guarded
+        return guarded
 
     def _guarded(self, active: Active, pipeline: Pipeline | None) -> Guarded | None:
         if pipeline is None:
@@ -131,6 +151,11 @@ class _Routes:
 
     def status(self) -> dict[str, Any]:
         return self._toolkit.status()
+
+
+_MOST_METHODS: Final = 1_024
+_LONGEST_METHOD: Final = 256
+"""So many methods, of names so long, are remembered with what guards them."""
 
 
 def open_source(

@@ -93,6 +93,7 @@ class Deadline:
         self.state = state
         self._default_us = None if settings.default_s is None else to_us(settings.default_s)
         self._max_us = None if settings.max_s is None else to_us(settings.max_s)
+        self.reserve_us = to_us(settings.reserve_s)
         self._half_us = 0 if self._default_us is None else self._default_us // 2
         enrol(self)
 

@@ -62,9 +62,9 @@ def key_function(source: str | KeyFunction, trusted_proxies: Sequence[str] = ())
         name = header_name(source)
         return lambda call: hashed(call.headers(name))
     if source == "host":
-        return _bounded(lambda call: call.host())
+        return lambda call: bounded(call.host())
     if source == "method":
-        return _bounded(lambda call: call.method())
+        return lambda call: bounded(call.method())
     raise ValueError(f"key: {source!r} is unknown; write client_address, forwarded_address, host, method or header:NAME")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from resilience.clock import US_PER_S
@@ -49,6 +50,7 @@ def milliseconds_left(remaining_us: int, reserve_us: int) -> int:
     return (remaining_us - reserve_us) * 1000 // US_PER_S
 
 
+@lru_cache(maxsize=4_096)  # most calls begin with the same deadline
 def grpc_timeout_s(timeout_ms: int) -> float:
     """The timeout in seconds to hand to gRPC so that what arrives is at most `timeout_ms`, 1 or more.
 

@@ -42,6 +42,14 @@ def test_an_attempt_is_asked_like_its_call(clock: ManualClock) -> None:
     assert (attempt.args, attempt.kwargs) == ((), {})
 
 
+def test_an_attempt_has_all_that_a_call_has() -> None:
+    whole = Call("orders", key="alice", cost=3, now_us=7)
+    attempt = AttemptCall(whole, 0, 7)
+    expected = {name: getattr(whole, name) for name in Call.__slots__ if hasattr(whole, name)} | {"parent": whole}
+    assert {name: getattr(attempt, name, "nothing") for name in expected} == expected
+    assert attempt.held is not whole.held
+
+
 def test_a_plain_call_comes_from_nowhere() -> None:
     call = Call()
     assert (call.peer(), call.headers("x"), call.host(), call.method(), call.carrier) == (None, [], None, None, None)

@@ -61,6 +61,22 @@ def test_grpc_methods_have_routes_of_their_own(config: Path) -> None:
     close()
 
 
+def test_methods_are_remembered_up_to_a_bound_and_until_a_reload(config: Path) -> None:
+    with resilience.load(config) as toolkit:
+        source, _ = open_source(toolkit, None)
+        guarded = source.find_grpc("/shop.v1.Orders/Get")
+        for number in range(3_000):
+            assert source.find_grpc(f"/made{number}.Up/Get") is guarded
+            assert source.find_grpc(f"/made{number}.Up/{'x' * 300}") is None
+        remembered = source._by_method[1]  # type: ignore[attr-defined]  # how much it is shows in no answer
+        assert 0 < len(remembered) <= 1_024
+        assert max(map(len, remembered)) <= 256
+        config.write_text(CONFIG.replace('"/*/Get"', '"/*/Put"'), encoding="utf-8")
+        toolkit.reload()
+        assert source.find_grpc("/shop.v1.Orders/Get") is None
+        assert source.find_grpc("/shop.v1.Orders/Put") is not None
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("GET", "/slow"), ("GET", "/"), ("GET", "/elsewhere")])
 def test_what_no_route_guards_is_not_guarded(config: Path, method: str, path: str) -> None:
     source, close = open_source(config, None)

@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Self
 
 import grpc
 
-from resilience.edges import Effect
+from resilience import Rejected
+from resilience.edges import CURRENT, DetachedTry, Effect, SteppedPlan
 from resilience.integrations.grpc.errors import CancelledRpc
-from resilience.integrations.grpc.outgoing import RpcExchange, raised
+from resilience.integrations.grpc.outgoing import OK, RpcExchange, raise_as_seen
 
-Send = Callable[[], Awaitable[Any]]
+Send = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def aunary(exchange: RpcExchange, send: Send) -> Any:
     """A call with one request and one response. Returns the call of the last try, which has succeeded."""
-    call = await Run(exchange, send).until_response()
-    exchange.ended()
-    return call
+    run = Run(exchange, send)
+    if not exchange.begin():
+        return await run.over(exchange.go_by_steps)
+    first = admitted(exchange)
+    if first.refusal is not None:
+        return await run.over(exchange.go_by_steps, first.rest())
+    mark = CURRENT.set(first.attempt)
+    try:
+        call = await send()
+        await call
+    except BaseException as error:  # noqa: BLE001  # the plan raises it again, unless there is another try
+        ended = error
+    else:
+        first.succeeded(call, OK)
+        return call
+    finally:
+        CURRENT.reset(mark)
+    exchange.go_by_steps(first.rest())  # up to this try
+    try:
+        return await run.over(exchange.steps.raised, exchange.as_known(ended))
+    finally:
+        del ended  # its traceback refers to this frame
+
+
+def admitted(exchange: RpcExchange) -> DetachedTry:
+    """The first try of a call that has begun.
+
+    Raises:
+        Rejected: a layer refused.
+    """
+    try:
+        return exchange.first_try()
+    except Rejected as refusal:
+        raise_as_seen(refusal)
 
 
 class Run:
@@ -28,18 +60,25 @@ class Run:
 
     def __init__(self, exchange: RpcExchange, send: Send) -> None:
         self.exchange = exchange
-        self.steps = exchange.steps
         self._send = send
         self.call: Any = None
 
+    @property
+    def steps(self) -> SteppedPlan:
+        """What takes the steps of the call."""
+        return self.exchange.steps
+
     async def begin(self) -> None:
         """Send the first try."""
-        await self.next_try(self.steps.first)
+        self.exchange.begin()
+        await self.next_try(self.exchange.go_by_steps)
 
-    async def until_response(self) -> Any:
-        """Make tries until one has got its response."""
-        await self.begin()
-        return await self.response()
+    async def over(self, step: Callable[..., Effect | None], *args: Any) -> Any:
+        """Take a step of the plan, and make tries until one has got its response. Returns its call."""
+        await self.next_try(step, *args)
+        call = await self.response()
+        self.exchange.ended()
+        return call
 
     async def response(self) -> Any:
         """Wait for the response to the try that is on its way, and make others if it fails."""
@@ -58,21 +97,18 @@ class Run:
 
     async def next_try(self, step: Callable[..., Effect | None], *args: Any) -> None:
         """Take a step of the plan, and send the try that it asks for."""
-        steps = self.steps
         try:
             effect = step(*args)
+            steps = self.steps
             while await steps.auntil_attempt(effect) is not None:
                 try:
-                    self.call = await self._send()
+                    self.call = await asyncio.create_task(self._send(), context=steps.context)
                 except BaseException as error:  # noqa: BLE001  # it goes on inside the plan
                     effect = steps.raised(error)
                 else:
                     return
-        except BaseException as error:  # raised again
-            instead = raised(error)
-            if instead is error:
-                raise
-            raise instead from instead.__cause__
+        except BaseException as error:  # noqa: BLE001  # raised again
+            raise_as_seen(error)
 
 
 class _Face:

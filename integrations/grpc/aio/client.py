@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +10,7 @@ import grpc
 
 from resilience import Pipeline, Toolkit
 from resilience.edges import Choose, Chosen, OutgoingPipelines
-from resilience.integrations.grpc.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, aunary
+from resilience.integrations.grpc.aio.calls import Send, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, aunary
 from resilience.integrations.grpc.aio.ended import call_of
 from resilience.integrations.grpc.outgoing import RequestStream, RpcExchange
 
@@ -103,7 +102,7 @@ def client_interceptors(
     return ClientInterceptors(OutgoingPipelines(config, pipeline), target)
 
 
-def _sender(exchange: RpcExchange, continuation: Continuation, details: Any, request: Any) -> Callable[[], Awaitable[Any]]:
+def _sender(exchange: RpcExchange, continuation: Continuation, details: Any, request: Any) -> Send:
     """Sends one try: returns its call, which is on its way."""
 
     async def send() -> Any:
@@ -114,7 +113,4 @@ def _sender(exchange: RpcExchange, continuation: Continuation, details: Any, req
         requests = request if exchange.requests is None else exchange.requests.as_sent()
         return await continuation(sent, requests)
 
-    def in_context() -> Awaitable[Any]:
-        return asyncio.create_task(send(), context=exchange.steps.context)
-
-    return in_context
+    return send

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from resilience import DeadlineExceeded, Rejected
-from resilience.edges import CURRENT, CancelTimer, Guarded, Permit, adrive, within
+from resilience.edges import CURRENT, CancelTimer, Guarded, Permit, SoleCall, adrive, within
 from resilience.integrations.grpc.answers import RpcAnswer, refusal_answer
 from resilience.integrations.grpc.serving import Exchange
 
@@ -25,23 +24,26 @@ class TaskExchange(Exchange):
 
     async def run(self, behavior: Behavior, request: Any) -> Any:
         """Admit, await the handler inside its deadline and settle."""
+        pipeline = self._guarded.pipeline
         try:
-            permit = self._guarded.pipeline.outer.admit(self) if self.begin() else await self._admitted()
+            permit = pipeline.outer.enter(self) if self.begin() else await self._admitted()
         except Rejected as refusal:
             return await self.abort(self.refused(refusal))
         trace = self.trace
         if trace is not None:
             trace.enter()
         mark = CURRENT.set(self)
+        timer: CancelTimer | None = None
         try:
-            if self.needs_timer():
-                work = partial(behavior, request, self.context)
-                response = await within(self, self.time_out, self._guarded.pipeline.clock, work)
-            else:
-                response = await behavior(request, self.context)
+            if self.deadline_us is not None and self.needs_timer():
+                timer = CancelTimer(pipeline.clock, self.deadline_us, self.now_us)
+            response = await behavior(request, self.context)
+            if timer is not None:
+                timer.disarm()
+                timer = None
             self.settle_returned(permit)
         except BaseException as error:
-            answer = self.settle_error(permit, error)
+            answer = self._interrupted(permit, timer, error)
             if answer is None:
                 raise
             return await self.abort(answer)
@@ -51,6 +53,15 @@ class TaskExchange(Exchange):
                 trace.exit()
                 self.end_span()
         return response
+
+    def _interrupted(self, permit: Permit | SoleCall, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
+        """The handler raised, or was stopped. Returns how the RPC is to end instead, where that is for us to say."""
+        if timer is not None:
+            was_stopped = isinstance(error, asyncio.CancelledError) and timer.takes_back()
+            timer.disarm()
+            if was_stopped:
+                error = self.time_out()
+        return self.settle_error(permit, error)
 
     async def _admitted(self) -> Permit:
         """Take the permits of a call that is recorded, or that may have to wait."""
@@ -74,7 +85,7 @@ class TaskExchange(Exchange):
         client_us = self._client_deadline_us
         return client_us is None or deadline_us < client_us
 
-    def settle_error(self, permit: Permit, error: BaseException) -> RpcAnswer | None:
+    def settle_error(self, permit: Permit | SoleCall, error: BaseException) -> RpcAnswer | None:
         """Settle by what the handler raised. Returns how the RPC is to end instead, where that is for us to say."""
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or _is_cancelled():
             self.settle_gone(permit)
@@ -104,7 +115,7 @@ class StreamExchange(TaskExchange):
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
         TaskExchange.__init__(self, guarded, method, context)
-        self.is_timed = False
+        self.has_begun = self.is_timed = False
         self._task: asyncio.Task[Any] | None = None
         self._timer: CancelTimer | None = None
 

@@ -24,11 +24,15 @@ class MachineTable:
         self._machines: OrderedDict[str, Machine] = OrderedDict()
         self._make = make
         self._max_keys = max_keys
+        self._latest: Machine | None = None
         self.forgotten: Counter[Decision] = Counter()
         """What the machines decided that are no longer kept: a count must never fall."""
 
     def get(self, key: str, now_us: int) -> Machine:
         """The machine of `key`."""
+        latest = self._latest
+        if latest is not None and latest.key == key:  # it stands last already: nothing moves, and so nothing is locked
+            return latest
         evicted: list[Machine] = []
         events: Sequence[Event] = NO_EVENTS
         with self._lock:
@@ -41,6 +45,7 @@ class MachineTable:
                 self._machines[key] = machine
             else:
                 self._machines.move_to_end(key)
+            self._latest = machine
             for old in evicted:
                 self.forgotten.update(old.decisions())
         for old in evicted:
@@ -61,6 +66,7 @@ class MachineTable:
         with self._lock:
             forgotten = list(self._machines.values())
             self._machines.clear()
+            self._latest = None
             for machine in forgotten:
                 self.forgotten.update(machine.decisions())
         for machine in forgotten:

@@ -132,6 +132,13 @@ class Retry:
         """Start counting the tries of one call."""
         return Tries(self, call, judge or self.judge)
 
+    def succeeded_at_once(self, now_us: int) -> None:
+        """A call has succeeded at its first try, whose tries nobody counted."""
+        state = self.state
+        state.admitted += 1  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
+        if state.health is not None or not state.budget.is_full:
+            state.budget.earn(state.factor_ppb(now_us))
+
     def decisions(self) -> Mapping[str, int]:
         state = self.state
         return {
@@ -150,7 +157,8 @@ class Retry:
 class Tries:
     """The tries of one call; private to it.
 
-    made: tries that have ended. delay_us: the wait before the next. stopped: why there is no next.
+    made: tries that have ended. delay_us: the wait before the next. stopped: why there is no next. least_us: answers how long a try
+    must have before the deadline; with less it would not be made.
     """
 
     __slots__ = (
@@ -163,6 +171,7 @@ class Tries:
         "_previous_s",
         "_retry",
         "delay_us",
+        "least_us",
         "made",
         "stopped",
     )
@@ -171,6 +180,7 @@ class Tries:
         self._retry = retry
         self._call = call
         self._judge = judge
+        self.least_us: Callable[[], int] = _one
         self._first_us = call.now_us
         self._backoffs = 0
         self._previous_s = 0.0
@@ -238,8 +248,12 @@ class Tries:
             self.delay_us = to_us(advice_s)
             self._backoffs, self._previous_s = 0, 0.0  # what follows starts from the base again (gRFC A6)
         deadline_us = self._call.deadline_us
-        if deadline_us is not None and now_us + self.delay_us >= deadline_us:
-            return "the deadline would pass during the wait"
+        if deadline_us is not None:
+            left_us = deadline_us - now_us - self.delay_us
+            if left_us <= 0:
+                return "the deadline would pass during the wait"
+            if left_us < self.least_us():
+                return "the wait would leave too little time for another try"
         return ""
 
     @property
@@ -273,6 +287,11 @@ def _note(error: BaseException, policy: str, note: str) -> None:
     notes: list[str] = getattr(error, "__notes__", [])
     notes[:] = [earlier for earlier in notes if not earlier.startswith(f"{policy}: {_GAVE_UP} ")]
     error.add_note(note)
+
+
+def _one() -> int:
+    """What is called in this process can be called until the last microsecond."""
+    return 1
 
 
 def _is_retried_further_out(call: Call) -> bool:

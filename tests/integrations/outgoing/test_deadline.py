@@ -85,6 +85,18 @@ def test_with_nothing_left_it_is_not_sent_and_the_breaker_does_not_count_it(
     assert (peer.seen, breaker.state, deadline.state.expired, clock.slept_s) == ([], BreakerState.CLOSED, 1, [])
 
 
+@pytest.mark.parametrize(("wait_s", "said"), [(0.799, ["800", "1"]), (0.7995, ["800"]), (0.8, ["800"]), (1.2, ["800"])])
+def test_a_try_that_would_not_be_sent_is_not_waited_for(
+    flavour: Flavour, peer: Peer, clock: ManualClock, wait_s: float, said: list[str]
+) -> None:
+    deadline, retry = Deadline(1.0, reserve_s=0.2, clock=clock), Retry(backoff_s=wait_s, clock=clock)
+    peer.will(says(503), says(200))
+    answer = flavour.send(Pipeline("payments", deadline, retry), "GET", peer.url)
+    assert (answer.status_code, peer.values(ENVOY)) == (200 if len(said) > 1 else 503, said)
+    assert clock.slept_s == ([wait_s] if len(said) > 1 else [])
+    assert (deadline.state.expired, retry.decisions()["rejected"]) == (0, 2 - len(said))
+
+
 # --- when it passes -------------------------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 from resilience import CircuitBreaker, Deadline, DeadlineExceeded, Pipeline, Retry
+from resilience.testing import ManualClock
 from tests.integrations.grpc.client.clients import Client, Driven
-from tests.integrations.grpc.client.peer import HANG, Peer
+from tests.integrations.grpc.client.peer import HANG, UNAVAILABLE, Peer
 
 FOREVER_S = 1e9  # what a server says of a call without a deadline is far beyond
 
@@ -128,3 +129,22 @@ def test_a_try_that_has_used_the_time_of_the_call_is_the_last(kind: str, drive: 
         drive(pipeline, calling(kind))
     assert caught.value.reason == "expired"
     assert len(peer.tries) == 1
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+def test_a_try_that_would_not_be_sent_is_not_waited_for(kind: str, drive: Driven, peer: Peer, clock: ManualClock) -> None:
+    """What is left after the wait is the reserve: the server's own error is the end, now."""
+    peer.script = [UNAVAILABLE, UNAVAILABLE]
+    deadline = Deadline(default_s=10.0, reserve_s=4.0, streams=True, clock=clock)
+    with pytest.raises(grpc.RpcError) as caught:
+        drive(Pipeline("p", deadline, Retry(backoff_s=6.0, clock=clock)), calling(kind))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert (len(peer.tries), clock.slept_s, deadline.state.expired) == (1, [], 0)
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+def test_of_the_caller_s_own_time_nothing_is_kept_back(kind: str, drive: Driven, peer: Peer, clock: ManualClock) -> None:
+    peer.script = [UNAVAILABLE]
+    pipeline = Pipeline("p", Deadline(reserve_s=4.0, clock=clock), Retry(backoff_s=6.0, clock=clock))
+    drive(pipeline, calling(kind, timeout=9.0))
+    assert (len(peer.tries), clock.slept_s) == (2, [6.0])
