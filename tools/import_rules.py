@@ -57,7 +57,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.tries",
         ),
     ),
-    (("resilience.stores",),),
+    (("resilience.stores",), ("resilience.workers",)),
     (("resilience.config",), ("resilience.telemetry",)),
     (("resilience.watch",),),
     (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
@@ -66,7 +66,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
-PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.testing")
+PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.testing", "resilience.workers")
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
