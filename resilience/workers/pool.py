@@ -173,7 +173,8 @@ class Pool(ABC, Generic[W]):
             entry.payload = encode(task_name(fn), args, kwargs)
         entry.future = future(self, entry)
         with self._lock:
-            refusal = core.refusal(now_us)
+            if core.closing or core.queue.length + core.unkept >= core.settings.queue:  # the quick part of it
+                refusal = core.refusal(now_us)
             worker = core.accept(entry, now_us) if refusal is None else None
         if refusal is not None:
             raise self._refused(refusal)

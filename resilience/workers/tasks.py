@@ -18,8 +18,9 @@ from resilience.workers.failed import FailedTaskStore
 from resilience.workers.keeping import Keeping
 from resilience.workers.plan import Guards, PoolPlan
 from resilience.workers.pool import Pool, finish_trace
+from resilience.workers.running import Running
 from resilience.workers.settings import WorkerPoolSettings
-from resilience.workers.work import arun
+from resilience.workers.work import arun, plain
 
 log = logging.getLogger("resilience")
 P = ParamSpec("P")
@@ -31,6 +32,7 @@ _ENDS_S: Final = 1.0
 class TaskFuture(asyncio.Future[T]):
     """The future of a task. `cancel`, also by whoever awaits it, takes it out of the queue, or cancels it where it runs."""
 
+    __slots__ = ("_entry", "_pool")
     _pool: AsyncWorkerPool
     _entry: Entry
 
@@ -220,48 +222,47 @@ class AsyncWorkerPool(Pool[TaskWorker]):
         entry, loop = worker.entry, self._loop
         if entry is None or loop is None:
             return
-        entry.running = task = loop.create_task(arun(entry, self.plan.pipeline, self.name), context=entry.context)
-        task.add_done_callback(lambda task: self._is_over(worker, entry, task))
+        pipeline, context = self.plan.pipeline, entry.context
+        work: Coroutine[Any, Any, Any]
+        if pipeline is None and entry.trace is None and entry.deadline_us is None:
+            work = plain(entry)
+        else:
+            work = arun(entry, pipeline, self.name)
+        entry.running = loop.create_task(Running(work, worker, entry, self._ended), context=context)
 
-    def _is_over(self, worker: TaskWorker, entry: Entry, task: asyncio.Task[Any]) -> None:
-        """A task has ended, however: tell its future, and go on with the next."""
+    def _ended(self, worker: Worker, entry: Entry, result: Any, failure: BaseException | None) -> None:
+        """In the last step of a task, however it ends: tell its future, and go on with the next."""
         entry.running = None
         now_us = self.clock.now_us()
-        failure = None if task.cancelled() else task.exception()
         core = self._core
-        if failure is not None and self.plan.failed is not None and entry.state != OVER:
-            # Its place is free at once; it is pending until it is stored.
-            with self._lock:
-                following = core.leave(worker, now_us)
-                late = core.take_late()
+        is_to_keep = isinstance(failure, Exception) and self.plan.failed is not None and entry.state != OVER
+        how = Ended.DONE if failure is None else Ended.FAILED if isinstance(failure, Exception) else Ended.CANCELLED
+        with self._lock:
+            # One that is to be kept frees its worker at once; it is pending until it is stored.
+            is_told = not is_to_keep and core.end(entry, how)
+            following = core.leave(worker, now_us)  # type: ignore[arg-type]  # it is what `_new_worker` made
+            late = core.take_late() if core.has_late else None
+        if is_told:
+            self._tell_end(entry, result, failure)
+        elif is_to_keep and failure is not None:
             self._in_background(self._keep_and_tell(entry, failure, now_us))
-        else:
-            how = Ended.CANCELLED if task.cancelled() else Ended.DONE if failure is None else Ended.FAILED
-            with self._lock:
-                is_told = core.end(entry, how)
-                following = core.leave(worker, now_us)
-                late = core.take_late() if core.has_late else None
-            if is_told:
-                self._tell_end(entry, task, failure)
         if following is not None:
-            self._start(worker)
+            self._start(worker)  # type: ignore[arg-type]
         if late:
             self._tell_expired(late, now_us)
         if core.closing:
             self._check_drained()
 
-    def _tell_end(self, entry: Entry, task: asyncio.Task[Any], failure: BaseException | None) -> None:
+    def _tell_end(self, entry: Entry, result: Any, failure: BaseException | None) -> None:
         if entry.trace is not None:
             finish_trace(entry, failure)
         future = entry.future
-        if future.done():
-            return
-        if task.cancelled():
-            future._cancelled()
-        elif failure is not None:
+        if failure is None:
+            future.set_result(result)
+        elif isinstance(failure, Exception):
             future.set_exception(failure)
         else:
-            future.set_result(task.result())
+            future._cancelled(*failure.args[:1])
 
     async def _keep_and_tell(self, entry: Entry, failure: BaseException, now_us: int) -> None:
         await self._kept(entry, failure, now_us)

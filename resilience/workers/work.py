@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
@@ -67,6 +67,28 @@ def _recorded(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
         span.end(*_told(entry), failure)
         trace.exit()
         failure = None  # its traceback refers to this frame
+
+
+def plain(entry: Entry) -> Coroutine[Any, Any, Any]:
+    """The coroutine of a task that needs nothing around it: with a frame less to pass on each of its steps."""
+    context = entry.context
+    context.run(CURRENT_TASK.set, entry)
+    if context.get(CURRENT) is not None:
+        context.run(CURRENT.set, None)
+    entry.attempts = 1
+    try:
+        found = entry.fn(*entry.args, **entry.kwargs)
+    except BaseException as error:  # noqa: BLE001  # arguments that do not fit: it belongs to the future
+        return _raise(error)
+    return found if type(found) is CoroutineType else _wait_for(found)
+
+
+async def _raise(error: BaseException) -> Any:
+    raise error
+
+
+async def _wait_for(found: Any) -> Any:
+    return await found
 
 
 async def arun(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
