@@ -60,7 +60,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.stores",), ("resilience.workers",)),
     (("resilience.config",), ("resilience.telemetry",)),
     (("resilience.watch",),),
-    (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
+    (("resilience.live", "resilience.pools", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),
     (("resilience:",), ("resilience.leaks", "resilience.testing")),
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),

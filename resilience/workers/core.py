@@ -1,7 +1,7 @@
 """The books of a pool: what waits, who works, what became of it. Arithmetic only, for threads and for tasks alike.
 
-Whoever drives it holds the pool's lock, reads the clock before, and does what it returns after the lock is released: starts workers,
-tells futures. At any instant: accepted = done + failed + timed out + cancelled + pending.
+Whoever drives it holds the pool's lock, reads the clock before, and does what it returns after the lock is released: starts
+workers, tells futures. At any instant: accepted = done + failed + timed out + cancelled + pending.
 """
 
 from __future__ import annotations

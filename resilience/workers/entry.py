@@ -39,7 +39,9 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.priority, bool) or not isinstance(self.priority, int) or not 0 <= self.priority < PRIORITIES:
-            raise ValueError(f"priority: must be a whole number between 0 (first) and {PRIORITIES - 1} (last), got {self.priority!r}")
+            raise ValueError(
+                f"priority: must be a whole number between 0 (first) and {PRIORITIES - 1} (last), got {self.priority!r}"
+            )
         if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
             raise ValueError(f"timeout_s: must be above 0 and finite, got {self.timeout_s!r}")
         if self.idempotency_key is not None and not 0 < len(self.idempotency_key) <= 255:
@@ -61,8 +63,8 @@ class Entry:
         "deadline_us",
         "fn",
         "future",
-        "kwargs",
         "key",
+        "kwargs",
         "payload",
         "priority",
         "running",

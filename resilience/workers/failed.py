@@ -124,7 +124,7 @@ class FailedTaskStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    # --- replaying -----------------------------------------------------------------------------------------------------------------
+    # --- replaying ----------------------------------------------------------------------------------------------------------------
 
     def replay(self, task_id: str, *, through: Through | None = None) -> Replay:
         """Run a task again in this thread, at least once: a process that dies meanwhile leaves it to the next replay.
@@ -133,8 +133,8 @@ class FailedTaskStore:
             task_id: which one.
             through: a pipeline that guards the call.
 
-        Whatever the task raises is in the result. `FailedTaskStoreError` is raised where the store fails: then the task may have run,
-        and is replayed again; see `first_time`.
+        Whatever the task raises is in the result. `FailedTaskStoreError` is raised where the store fails: then the task may have
+        run, and is replayed again; see `first_time`.
         """
         begun = self._begin(task_id)
         if isinstance(begun, Replay):
@@ -155,7 +155,9 @@ class FailedTaskStore:
             return begun
         mark = CURRENT_TASK.set(begun.current)
         try:
-            result = begun.fn(*begun.args, **begun.kwargs) if through is None else through.acall(begun.fn, *begun.args, **begun.kwargs)
+            result = (
+                begun.fn(*begun.args, **begun.kwargs) if through is None else through.acall(begun.fn, *begun.args, **begun.kwargs)
+            )
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:

@@ -30,7 +30,9 @@ def encode(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     if not is_exact:  # JSON has no tuples, and its keys are texts
         raise _refused(name, args, kwargs, "it does not come back as it was")
     if len(text) > LONGEST:
-        raise PayloadError(f"{name}: its arguments are {len(text)} characters of JSON, at most {LONGEST} are stored; pass a reference")
+        raise PayloadError(
+            f"{name}: its arguments are {len(text)} characters of JSON, at most {LONGEST} are stored; pass a reference"
+        )
     return text
 
 

@@ -18,6 +18,7 @@ from resilience.registry import enrol
 from resilience.tracing import CallTrace
 from resilience.workers.core import Ended, Expired, PoolCore, Refusal
 from resilience.workers.entry import PLAIN, Entry, TaskOptions, Worker, task_name
+from resilience.workers.failed import FailedTaskStore
 from resilience.workers.keeping import Keeping, TasksNotKept, record_of
 from resilience.workers.payload import encode
 from resilience.workers.plan import PoolPlan
@@ -44,7 +45,7 @@ class Pool(ABC, Generic[W]):
         self._rejected = dict.fromkeys(("rate", "full", "closed", "expired"), 0)
         enrol(self)
 
-    # --- what differs --------------------------------------------------------------------------------------------------------------
+    # --- what differs -------------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _new_worker(self) -> W:
@@ -70,7 +71,7 @@ class Pool(ABC, Generic[W]):
     def _keep_later(self, entry: Entry, error: BaseException, now_us: int) -> None:
         """Store a task that is over, then tell its future."""
 
-    # --- a task comes --------------------------------------------------------------------------------------------------------------
+    # --- a task comes -------------------------------------------------------------------------------------------------------------
 
     def _enter(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions, future: Any
@@ -208,7 +209,7 @@ class Pool(ABC, Generic[W]):
         with self._lock:
             self._rejected[reason] += 1
 
-    # --- a task ends ---------------------------------------------------------------------------------------------------------------
+    # --- a task ends --------------------------------------------------------------------------------------------------------------
 
     def _tell_expired(self, expired: list[Expired], now_us: int, error: Callable[[Expired], BaseException] | None = None) -> None:
         """Tell the futures of tasks whose time is over, or that the end of the pool has cut off."""
@@ -265,11 +266,11 @@ class Pool(ABC, Generic[W]):
         tasks = list(self._keeping.unkept)
         if tasks:
             raise TasksNotKept(
-                f"pool {self.name}: {len(tasks)} failed tasks could not be stored ({self._keeping.last_error}); they are in `tasks`",
+                f"pool {self.name}: {len(tasks)} failed tasks could not be stored ({self._keeping.last_error}); `tasks` has them",
                 tasks,
             )
 
-    # --- its settings --------------------------------------------------------------------------------------------------------------
+    # --- its settings -------------------------------------------------------------------------------------------------------------
 
     def configure(self, plan: PoolPlan) -> None:
         """Go by other settings from now on. Tasks that were accepted keep their time, and what waits keeps its place."""
@@ -280,7 +281,12 @@ class Pool(ABC, Generic[W]):
                 self._core.configure(plan.settings, self.clock.now_us())
         self._hurry()
 
-    # --- telling -------------------------------------------------------------------------------------------------------------------
+    # --- telling ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> FailedTaskStore | None:
+        """Where its failed tasks are kept."""
+        return self.plan.failed
 
     @property
     def is_closed(self) -> bool:

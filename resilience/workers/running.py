@@ -41,7 +41,7 @@ class Running(Coroutine[Any, Any, None]):
             self._ending(self._worker, self._entry, None, error)
             raise
 
-    def throw(self, kind: Any, value: BaseException | object = None, trace: TracebackType | None = None, /) -> Any:
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
         """Go on with an exception, as when it is cancelled."""
         try:
             return self._inner.throw(kind if value is None else value)

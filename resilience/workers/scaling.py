@@ -1,9 +1,9 @@
 """How many workers a pool should have: data in, data out.
 
 It grows when the mean queue wait passes the bound, to as many as the load that was seen needs by Erlang's formula for the wait in a
-queue with many servers (A. K. Erlang, 1917), and a backlog besides. It shrinks when waits are low and the same formula, asked with a
-load that is surely not less than the true one, says that fewer would do. The gap between the two estimates is why a steady load
-is not answered by steps up and down.
+queue with many servers (A. K. Erlang, 1917), and a backlog besides. It shrinks when waits are low and the same formula, asked with
+a load that is surely not less than the true one, says that fewer would do. The gap between the two estimates is why a steady load is
+not answered by steps up and down.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ _LONGEST_S: Final = 7 * 86_400
 class WorkerPoolSettings:
     """Settings of a worker pool. `max_abandoned` None means as many as `max_workers`."""
 
-    min_workers: int = option(Kind.COUNT, "workers that are there however little there is to do", default=1, minimum=1, maximum=10_000)
+    min_workers: int = option(
+        Kind.COUNT, "workers that are there however little there is to do", default=1, minimum=1, maximum=10_000
+    )
     max_workers: int = option(Kind.COUNT, "workers at most", default=16, minimum=1, maximum=10_000)
     queue: int = option(
         Kind.COUNT, "tasks that wait at most; one more is refused as pool full", default=1_000, minimum=0, maximum=10_000_000
@@ -64,7 +66,9 @@ class WorkerPoolSettings:
     def __post_init__(self) -> None:
         validate(self)
         if self.min_workers > self.max_workers:
-            raise ValueError(f"{type(self).__name__}.min_workers: must be at most max_workers {self.max_workers}, got {self.min_workers}")
+            raise ValueError(
+                f"{type(self).__name__}.min_workers: must be at most max_workers {self.max_workers}, got {self.min_workers}"
+            )
 
     @property
     def abandoned_at_most(self) -> int:

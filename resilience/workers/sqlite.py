@@ -42,8 +42,11 @@ _SUCCEED: Final = """
 UPDATE failed_tasks SET state = 'replayed', claim = '', lease_until_s = 0, attempts = attempts + 1, failed_s = ?
 WHERE id = ? AND state = 'replaying' AND claim = ?"""
 _FAIL: Final = """
-UPDATE failed_tasks SET state = 'failed', claim = '', lease_until_s = 0, attempts = attempts + 1, error = ?, traceback = ?, failed_s = ?
+UPDATE failed_tasks SET state = 'failed', claim = '', lease_until_s = 0, attempts = attempts + 1,
+    error = ?, traceback = ?, failed_s = ?
 WHERE id = ? AND state = 'replaying' AND claim = ?"""
+
+_INHERITED: Final[list[Any]] = []
 
 
 class SQLiteStorage:
@@ -124,7 +127,12 @@ class SQLiteStorage:
             if connection is not None and self._pid == os.getpid():
                 connection.close()
 
-    # --- the connection ------------------------------------------------------------------------------------------------------------
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
+    # --- the connection -----------------------------------------------------------------------------------------------------------
 
     def _make_file(self) -> None:
         try:
@@ -169,7 +177,10 @@ class SQLiteStorage:
         return "read" if self._read_only else "stored"
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is None or self._pid != os.getpid():  # SQLite's connections must not cross a fork
+        if self._connection is not None and self._pid != os.getpid():
+            _INHERITED.append(self._connection)  # SQLite's connections must not cross a fork, and not be closed there either
+            self._connection = None
+        if self._connection is None:
             self._connection, self._pid = self._open(), os.getpid()
         return self._connection
 
@@ -226,4 +237,5 @@ def _one(connection: sqlite3.Connection, task_id: str) -> FailedTask | None:
 
 def _task(row: Sequence[Any]) -> FailedTask:
     *fields, state, lease_until_s = row
-    return FailedTask(*fields, TaskState(state), lease_until_s)
+    fields += [TaskState(state), lease_until_s]
+    return FailedTask(*fields)

@@ -132,13 +132,13 @@ class AsyncWorkerPool(Pool[TaskWorker]):
         self._keepers: set[asyncio.Task[None]] = set()
         super().__init__(name, plan, clock)
 
-    # --- what a user calls ---------------------------------------------------------------------------------------------------------
+    # --- what a user calls --------------------------------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Have `await fn(*args, **kwargs)` run in a task, in a copy of this context. Returns its future, and never waits.
 
-        The future raises what `fn` raises; `TaskTimedOut` when its time is over; `PoolClosed` when the pool ended before it. To cancel
-        it, also by cancelling whoever awaits it, cancels the task; shield it with `asyncio.shield` where that is not meant.
+        The future raises what `fn` raises; `TaskTimedOut` when its time is over; `PoolClosed` when the pool ended before it. To
+        cancel it, also by cancelling whoever awaits it, cancels the task; use `asyncio.shield` where that is not meant.
 
         Raises:
             RateLimited: over the limiter's rate.
@@ -216,7 +216,7 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             self._in_background(asyncio.to_thread(self._keep_again))
         self._check_drained()
 
-    # --- a task runs ---------------------------------------------------------------------------------------------------------------
+    # --- a task runs --------------------------------------------------------------------------------------------------------------
 
     def _start(self, worker: TaskWorker) -> None:
         entry, loop = worker.entry, self._loop
@@ -290,7 +290,7 @@ class AsyncWorkerPool(Pool[TaskWorker]):
         self._keepers.add(keeper)
         keeper.add_done_callback(self._keepers.discard)
 
-    # --- the parts that differ -----------------------------------------------------------------------------------------------------
+    # --- the parts that differ ----------------------------------------------------------------------------------------------------
 
     def _new_worker(self) -> TaskWorker:
         return TaskWorker()
@@ -325,12 +325,12 @@ class AsyncWorkerPool(Pool[TaskWorker]):
     def _pass_gate(self, plan: PoolPlan, call: Any) -> None:
         if plan.gate is not None and plan.gate.outer.has_effects:
             raise TypeError(
-                f"pool {self.name}: its limiter may wait or ask a shared store, and submit never waits; give it max_wait_s=0 and no "
-                "shared store, or guard the code that submits by a pipeline"
+                f"pool {self.name}: its limiter may wait or ask a shared store, and submit never waits; give it max_wait_s=0 and "
+                "no shared store, or guard the code that submits by a pipeline"
             )
         super()._pass_gate(plan, call)
 
-    # --- looking -------------------------------------------------------------------------------------------------------------------
+    # --- looking ------------------------------------------------------------------------------------------------------------------
 
     def _note(self, entry: Entry, now_us: int) -> None:
         next_us = self._looks_next_us
@@ -370,7 +370,7 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             raise RuntimeError(f"pool {self.name}: belongs to another event loop; make one for each loop")
         return loop
 
-    # --- its end -------------------------------------------------------------------------------------------------------------------
+    # --- its end ------------------------------------------------------------------------------------------------------------------
 
     def _check_drained(self) -> None:
         if self._core.closing and not self._core.pending and self._drained is not None:

@@ -169,7 +169,7 @@ class WorkerPool(Pool[ThreadWorker]):
         super().__init__(name, plan, clock)
         _POOLS.add(self)
 
-    # --- what a user calls ---------------------------------------------------------------------------------------------------------
+    # --- what a user calls --------------------------------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have `fn(*args, **kwargs)` run in a thread, in a copy of this context. Returns its future.
@@ -245,7 +245,7 @@ class WorkerPool(Pool[ThreadWorker]):
             error.add_note(str(trouble))
 
     def look(self) -> None:
-        """Do what is due at this instant: timeouts and scaling. The pool does it by itself; tests with a clock of their own call it."""
+        """Do what is due at this instant: timeouts and scaling. The pool does it by itself."""
         now_us = self.clock.now_us()
         with self._lock:
             due = self._core.look(now_us)
@@ -262,7 +262,7 @@ class WorkerPool(Pool[ThreadWorker]):
         if is_drained:
             self._drained.set()
 
-    # --- in the threads ------------------------------------------------------------------------------------------------------------
+    # --- in the threads -----------------------------------------------------------------------------------------------------------
 
     def _work(self, worker: ThreadWorker) -> None:
         entry = worker.entry
@@ -316,7 +316,7 @@ class WorkerPool(Pool[ThreadWorker]):
         except Exception:  # a storage of the user's that raises what it should not
             log.exception("pool %s: the failed task %s could not be kept", self.name, entry.id)
 
-    # --- the parts that differ -----------------------------------------------------------------------------------------------------
+    # --- the parts that differ ----------------------------------------------------------------------------------------------------
 
     def _new_worker(self) -> ThreadWorker:
         return ThreadWorker()
@@ -369,7 +369,7 @@ class WorkerPool(Pool[ThreadWorker]):
     def _is_drained(self) -> bool:
         return self._core.closing and not self._core.pending
 
-    # --- the thread that looks -----------------------------------------------------------------------------------------------------
+    # --- the thread that looks ----------------------------------------------------------------------------------------------------
 
     def _note(self, entry: Entry, now_us: int) -> None:
         next_us = self._looks_next_us
@@ -407,7 +407,7 @@ class WorkerPool(Pool[ThreadWorker]):
             self._bell.wait(None if next_us >= NEVER_US else max(0, next_us - now_us) / US_PER_S)
             self._bell.clear()
 
-    # --- its end -------------------------------------------------------------------------------------------------------------------
+    # --- its end ------------------------------------------------------------------------------------------------------------------
 
     def _wait(self, timeout_s: float) -> bool:
         deadline_us = self.clock.now_us() + round(timeout_s * US_PER_S)
