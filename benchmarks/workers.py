@@ -1,7 +1,7 @@
-"""What a pool costs for each small task, beside the standard library's: threads beside `ThreadPoolExecutor`, tasks beside `TaskGroup`.
+"""What a pool costs for each small task: threads beside `concurrent.futures.ThreadPoolExecutor`, tasks beside `asyncio.TaskGroup`.
 
-All in one process and one run. Rounds take turns, so the machine's speed and its other load cancel out, and the figure is the median
-of the rounds' ratios. The tasks do nothing, so what is measured is the way in, the queue, the way out and the future.
+All in one process and one run. Rounds take turns, so the machine's speed and its other load cancel out: the figure is the median of
+the rounds' ratios. The tasks do nothing, so what is measured is the way in, the queue, the way out and the future.
 
 Run with `make bench`, or by itself. Exit status 1: a pool takes more than `LIMIT` times as long.
 """

@@ -28,6 +28,8 @@ _DERIVED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "burst": lambda settings: settings.capacity,
     "floor": lambda settings: round(1 - settings.cut, _DIGITS),
     "half_open_for_s": lambda settings: settings.open_for_s,
+    "grow_by": lambda settings: settings.added_at_most,
+    "shrink_by": lambda settings: settings.taken_at_most,
     "max_abandoned": lambda settings: settings.abandoned_at_most,
 }
 

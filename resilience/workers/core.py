@@ -17,12 +17,10 @@ from resilience.health import NEVER_US, PPB, HealthSignal
 from resilience.workers.entry import OVER, QUEUED, RUNNING, Entry, Worker
 from resilience.workers.gauge import Totals
 from resilience.workers.queue import TaskQueue
-from resilience.workers.scaling import ENOUGH_WAITS, grown, shrunk
+from resilience.workers.scaling import grown, is_slow, is_worn_out, is_worth_a_look, shrunk
 from resilience.workers.settings import WorkerPoolSettings
 
 LOOK_EVERY_US: Final = 1_000_000
-_LONG_LOOKS: Final = 3
-"""Cool-downs after which a pool may shrink: as long must the load have been low."""
 _COMPACTED_FROM: Final = 64
 W = TypeVar("W", bound=Worker)
 
@@ -93,6 +91,7 @@ class PoolCore(Generic[W]):
         self._numbers = itertools.count()
         self._recent = self._long = self.totals.mark()
         self._rest_until_us = 0
+        self._is_slow = False
         self.mean_wait_us = 0.0
         self.mean_run_us = 0.0
         self.configure(settings, now_us)
@@ -176,7 +175,6 @@ class PoolCore(Generic[W]):
         if entry is not None:
             worker.entry = None
             totals.finished += 1
-            totals.ran_us += max(0, now_us - entry.started_us)
             if worker.abandoned:
                 worker.abandoned = False
                 self.abandoned -= 1
@@ -290,27 +288,29 @@ class PoolCore(Generic[W]):
     # --- its size ----------------------------------------------------------------------------------------------------------------
 
     def _scale(self, now_us: int) -> Step | None:
-        settings, old = self.settings, self.size
-        cool_down_us = to_us(settings.cool_down_s)
+        settings, old, totals = self.settings, self.size, self.totals
+        self.mean_run_us = run_us = totals.learn(self.mean_run_us)
         queued, waited_us = self.queue.length, self.queue.waited_us(now_us)
-        recent = self.totals.since(self._recent, queued, waited_us)
-        if recent.waits < ENOUGH_WAITS and recent.over_us < cool_down_us:
-            return None
-        long = self.totals.since(self._long, queued, waited_us)
-        self._recent = self.totals.mark()
-        self.mean_wait_us, self.mean_run_us = recent.mean_wait_us, long.mean_run_us
-        if now_us < self._rest_until_us:
-            return None
-        size = grown(settings, old, self._most(now_us), recent, long)
-        if size == old and long.over_us >= _LONG_LOOKS * cool_down_us:
-            size = shrunk(settings, old, long)
-            self._long = self.totals.mark()
+        recent = totals.since(self._recent, queued, waited_us, run_us)
+        long = totals.since(self._long, queued, waited_us, run_us)
+        size, is_at_rest = old, now_us < self._rest_until_us
+        if is_at_rest or is_worth_a_look(settings, recent):
+            # What waited before the last step begins after it, and says nothing of the size that it made.
+            self._recent = totals.mark()
+            self.mean_wait_us = recent.mean_wait_us
+        if not is_at_rest:
+            if self._recent.at_us == totals.last_us:
+                was_slow, self._is_slow = self._is_slow, is_slow(settings, recent)
+                size = grown(settings, old, self._most(now_us), recent, long, again=was_slow)
+            if size == old:
+                size = shrunk(settings, old, long)
+        if size != old or is_worn_out(settings, long):
+            self._long = totals.mark()
         if size == old:
             return None
         self.size = size
         self.steps += 1
-        self._rest_until_us = now_us + cool_down_us
-        self._long = self.totals.mark()
+        self._rest_until_us = now_us + to_us(settings.cool_down_s)
         return Step(old, size)
 
     def _most(self, now_us: int) -> int:

@@ -38,7 +38,7 @@ class TaskOptions:
     cost: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int) or not 0 <= self.priority < PRIORITIES:
+        if type(self.priority) is not int or not 0 <= self.priority < PRIORITIES:
             raise ValueError(
                 f"priority: must be a whole number between 0 (first) and {PRIORITIES - 1} (last), got {self.priority!r}"
             )

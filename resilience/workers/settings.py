@@ -15,7 +15,7 @@ _LONGEST_S: Final = 7 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class WorkerPoolSettings:
-    """Settings of a worker pool. `max_abandoned` None means as many as `max_workers`."""
+    """Settings of a worker pool. What is None follows from `max_workers`, or is not bounded."""
 
     min_workers: int = option(
         Kind.COUNT, "workers that are there however little there is to do", default=1, minimum=1, maximum=10_000
@@ -49,8 +49,22 @@ class WorkerPoolSettings:
     grow_wait_s: float = option(
         Kind.DURATION, "it grows when tasks wait longer than this on average", default=0.8, minimum=0.001, maximum=3600
     )
-    grow_by: int = option(Kind.COUNT, "workers that one step adds at most", default=8, minimum=1, maximum=10_000)
-    shrink_by: int = option(Kind.COUNT, "workers that one step takes away at most", default=4, minimum=1, maximum=10_000)
+    grow_by: int | None = option(
+        Kind.COUNT,
+        "workers that one step adds at most; not set: half of max_workers",
+        default=None,
+        minimum=1,
+        maximum=10_000,
+        optional=True,
+    )
+    shrink_by: int | None = option(
+        Kind.COUNT,
+        "workers that one step takes away at most; not set: a quarter of max_workers",
+        default=None,
+        minimum=1,
+        maximum=10_000,
+        optional=True,
+    )
     cool_down_s: float = option(
         Kind.DURATION, "after a step, how long before the next", default=10.0, minimum=0.001, maximum=86_400
     )
@@ -69,6 +83,16 @@ class WorkerPoolSettings:
             raise ValueError(
                 f"{type(self).__name__}.min_workers: must be at most max_workers {self.max_workers}, got {self.min_workers}"
             )
+
+    @property
+    def added_at_most(self) -> int:
+        """Workers that one step adds at most."""
+        return self.grow_by or max(1, (self.max_workers + 1) // 2)
+
+    @property
+    def taken_at_most(self) -> int:
+        """Workers that one step takes away at most."""
+        return self.shrink_by or max(1, (self.max_workers + 3) // 4)
 
     @property
     def abandoned_at_most(self) -> int:

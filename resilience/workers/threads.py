@@ -100,8 +100,8 @@ class WorkerPool(Pool[ThreadWorker]):
         drain_timeout_s: seconds its end waits for what it has accepted; default 30.
         ageing_s: waiting so long makes a task one priority more urgent; default 10.
         grow_wait_s: it grows when tasks wait longer than this on average; default 0.8.
-        grow_by: threads that one step adds at most; default 8.
-        shrink_by: threads that one step takes away at most; default 4.
+        grow_by: threads that one step adds at most; default half of `max_workers`.
+        shrink_by: threads that one step takes away at most; default a quarter of `max_workers`.
         cool_down_s: seconds between two steps; default 10.
         max_abandoned: timed out tasks that cannot be stopped, for which other threads stand in; default as many as `max_workers`.
         limiter: admits tasks; what is over the rate is refused with `RateLimited`, or waits here if it has a `max_wait_s`.
@@ -126,8 +126,8 @@ class WorkerPool(Pool[ThreadWorker]):
         drain_timeout_s: float = 30.0,
         ageing_s: float = 10.0,
         grow_wait_s: float = 0.8,
-        grow_by: int = 8,
-        shrink_by: int = 4,
+        grow_by: int | None = None,
+        shrink_by: int | None = None,
         cool_down_s: float = 10.0,
         max_abandoned: int | None = None,
         limiter: RateLimiter | None = None,
