@@ -86,6 +86,7 @@ class PoolCore(Generic[W]):
         self.ended = dict.fromkeys(Ended, 0)
         self.running: set[Entry] = set()
         self._late: list[Expired] = []
+        self._stuck: list[Entry] = []  # told that their time is over and still at work, with nobody to stand in for them
         self._deadlines: list[tuple[int, int, Entry]] = []
         self._deadlines_over = 0
         self._numbers = itertools.count()
@@ -103,6 +104,7 @@ class PoolCore(Generic[W]):
         self.timeout_us = None if settings.timeout_s is None else to_us(settings.timeout_s)
         self.pool_deadline_us = None if settings.pool_timeout_s is None else self.began_us + to_us(settings.pool_timeout_s)
         self.size = min(max(self.size, settings.min_workers), settings.max_workers)
+        self._stand_in()
 
     @property
     def busy(self) -> int:
@@ -178,9 +180,13 @@ class PoolCore(Generic[W]):
             if worker.abandoned:
                 worker.abandoned = False
                 self.abandoned -= 1
+                if self._stuck:
+                    self._stand_in()
             else:
                 totals.busy -= 1
                 self.workers -= 1
+                if self._stuck and entry in self._stuck:
+                    self._stuck.remove(entry)
         if self.workers >= self.size:
             worker.stopped = True
             return None
@@ -200,8 +206,8 @@ class PoolCore(Generic[W]):
             heapq.heappop(self._deadlines)
             self._deadlines_over -= 1
         first_us = self._deadlines[0][0] if self._deadlines else NEVER_US
-        is_at_rest = not self.pending and self.size == self.settings.min_workers and not self.unkept
-        return first_us if is_at_rest else min(first_us, now_us + LOOK_EVERY_US)
+        is_at_rest = self.closing or (self.size == self.settings.min_workers and not self.unkept)
+        return first_us if is_at_rest and not self.pending else min(first_us, now_us + LOOK_EVERY_US)
 
     def look(self, now_us: int) -> Due:
         """Do what is due: end tasks whose time is over, find the right size, and set workers to what waits."""
@@ -253,13 +259,21 @@ class PoolCore(Generic[W]):
 
     def _abandon(self, entry: Entry) -> bool:
         worker = entry.worker
-        if worker is None or worker.entry is not entry or self.abandoned >= self.settings.abandoned_at_most:
+        if worker is None or worker.entry is not entry:
+            return False
+        if self.abandoned >= self.settings.abandoned_at_most:
+            self._stuck.append(entry)
             return False
         worker.abandoned = True
         self.abandoned += 1
         self.totals.busy -= 1
         self.workers -= 1
         return True
+
+    def _stand_in(self) -> None:
+        """Let workers stand in for tasks that could not be stopped when there were too many of those, and that still run."""
+        while self._stuck and self.abandoned < self.settings.abandoned_at_most:
+            self._abandon(self._stuck.pop(0))
 
     def _compact(self) -> None:
         self._deadlines = [item for item in self._deadlines if item[2].state != OVER]

@@ -130,6 +130,7 @@ class AsyncWorkerPool(Pool[TaskWorker]):
         self._looks_next_us = NEVER_US
         self._drained: asyncio.Event | None = None
         self._keepers: set[asyncio.Task[None]] = set()
+        self._keeps_again = False
         super().__init__(name, plan, clock)
 
     # --- what a user calls --------------------------------------------------------------------------------------------------------
@@ -212,8 +213,9 @@ class AsyncWorkerPool(Pool[TaskWorker]):
         for item in due.expired:
             self._cancel_running(item.entry)
         self._tell_expired(due.expired, now_us)
-        if self._keeping.unkept and not self._keepers:
-            self._in_background(asyncio.to_thread(self._keep_again))
+        if self._keeping.unkept and not self._keeps_again:
+            self._keeps_again = True
+            self._in_background(self._kept_again())
         self._check_drained()
 
     # --- a task runs --------------------------------------------------------------------------------------------------------------
@@ -285,6 +287,12 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             if self.plan.failed is not None:
                 entry.future.exception()  # it is stored: nobody need hear of it from the garbage collector
 
+    async def _kept_again(self) -> None:
+        try:
+            await asyncio.to_thread(self._keep_again)
+        finally:
+            self._keeps_again = False
+
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         keeper = self._loop_here().create_task(work)
         self._keepers.add(keeper)
@@ -349,7 +357,9 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             self._timer = self.clock.call_later(max(0, next_us - now_us) / US_PER_S, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        if self._timer is not None:  # somebody was in a hurry
+            self._timer.cancel()
+            self._timer = None
         try:
             self.look()
         except Exception:

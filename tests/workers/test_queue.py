@@ -72,7 +72,9 @@ def test_any_order_of_events(ops: list[tuple[str, int, int]]) -> None:
             queue.push(entry)
             naive.append(entry)
         elif op == "pop":
-            naive.sort(key=lambda entry: (entry.priority * ageing_us + entry.submitted_us, entry.priority))  # stable: first in first
+            naive.sort(
+                key=lambda entry: (entry.priority * ageing_us + entry.submitted_us, entry.priority)
+            )  # stable: first in first
             assert queue.pop(ageing_us) is (naive.pop(0) if naive else None)
         elif op == "forget" and naive:
             gone = naive.pop(number % len(naive))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from worker_load import Simulation, spike, step_load
 
 from resilience import HealthSignal
 from resilience.health import Hold
@@ -16,6 +15,7 @@ from resilience.workers.scaling import Load, grown, shrunk, workers_for
 from resilience.workers.settings import WorkerPoolSettings
 from tests.soak.sizes import by_length
 from tests.workers.helpers import entry_of
+from worker_load import Simulation, spike, step_load
 
 SECOND = 1_000_000
 SETTINGS = WorkerPoolSettings(min_workers=2, max_workers=40, grow_by=10, shrink_by=5)
@@ -23,7 +23,15 @@ SETTINGS = WorkerPoolSettings(min_workers=2, max_workers=40, grow_by=10, shrink_
 
 def load(**fields: float) -> Load:
     """Thirty seconds of ten tasks a second that run for half a second: five erlangs."""
-    seen = {"over_us": 30 * SECOND, "arrived": 300, "busy_us": 150 * SECOND, "waits": 300, "waited_us": 0, "queued": 0, "run_us": SECOND / 2}
+    seen = {
+        "over_us": 30 * SECOND,
+        "arrived": 300,
+        "busy_us": 150 * SECOND,
+        "waits": 300,
+        "waited_us": 0,
+        "queued": 0,
+        "run_us": SECOND / 2,
+    }
     return Load(**{**seen, **fields})  # type: ignore[arg-type]
 
 
@@ -94,7 +102,9 @@ def test_a_steady_load_at_80_percent_of_capacity_is_answered_by_two_steps_at_mos
 
 
 @pytest.mark.soak
-def test_a_steady_load_of_chance_is_hardly_ever_answered_by_more_than_two_steps(record_property: Callable[[str, object], None]) -> None:
+def test_a_steady_load_of_chance_is_hardly_ever_answered_by_more_than_two_steps(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Poisson arrivals, exponential lengths. What seems steady is not: of such loads one in fifty may have a third step."""
     seeds = by_length(2, 40)
     counts = []
@@ -102,7 +112,9 @@ def test_a_steady_load_of_chance_is_hardly_ever_answered_by_more_than_two_steps(
         for run_s in (0.1, 0.5):
             for seed in range(seeds):
                 per_s = 0.8 * size / run_s
-                simulation = Simulation(WorkerPoolSettings(max_workers=64), lambda at_s, rate=per_s: rate, run_s, seed=seed, size=size)
+                simulation = Simulation(
+                    WorkerPoolSettings(max_workers=64), lambda at_s, rate=per_s: rate, run_s, seed=seed, size=size
+                )
                 counts.append(len(simulation.run(300).steps))
     record_property("size", f"{len(counts)} loads, steps {sorted(set(counts))}, {sum(count > 2 for count in counts)} above 2")
     assert max(counts) <= 4

@@ -87,7 +87,9 @@ def test_the_lower_number_goes_first_and_each_priority_in_order() -> None:
     assert order == ["a1", "a2", "b1", "b2", "c1"]
 
 
-@pytest.mark.parametrize("options", [{"priority": 10}, {"priority": -1}, {"priority": True}, {"timeout_s": 0.0}, {"idempotency_key": ""}])
+@pytest.mark.parametrize(
+    "options", [{"priority": 10}, {"priority": -1}, {"priority": True}, {"timeout_s": 0.0}, {"idempotency_key": ""}]
+)
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with WorkerPool() as pool, pytest.raises(ValueError, match=f"^{next(iter(options))}: must be"):
         pool.options(**options)
@@ -506,10 +508,14 @@ def test_settings_that_change_hold_at_once(caplog: pytest.LogCaptureFixture) -> 
         blocked.wait_begun()
         with pytest.raises(PoolFull):
             pool.submit(blocked)
-        pool.configure(pool.plan.of("workers", WorkerPool(min_workers=4, max_workers=4, queue=50).plan.settings, None, None, None, None))
+        pool.configure(
+            pool.plan.of("workers", WorkerPool(min_workers=4, max_workers=4, queue=50).plan.settings, None, None, None, None)
+        )
         blocked.wait_begun(3)  # three more at once
         pool.submit(blocked)
-        pool.configure(pool.plan.of("workers", WorkerPool(min_workers=1, max_workers=1, queue=1).plan.settings, None, None, None, None))
+        pool.configure(
+            pool.plan.of("workers", WorkerPool(min_workers=1, max_workers=1, queue=1).plan.settings, None, None, None, None)
+        )
         with pytest.raises(PoolFull):
             pool.submit(blocked)
         blocked.open.set()
