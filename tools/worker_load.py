@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Seen:
-    """What happened: samples once a second, the steps as (seconds, old size, new size), and how many tasks were refused and done."""
+    """What happened: samples once a second, the steps as (seconds, old size, new size), what was refused and done."""
 
     samples: list[Sample] = field(default_factory=list)
     steps: list[tuple[float, int, int]] = field(default_factory=list)

@@ -63,6 +63,7 @@ class Entry:
         "deadline_us",
         "fn",
         "future",
+        "is_kept",
         "key",
         "kwargs",
         "payload",
@@ -97,6 +98,7 @@ class Entry:
         self.key: str | None = None
         self.payload: str | None = None
         self.future: Any = None
+        self.is_kept = False
         self.running: Any = None
         self.trace: CallTrace | None = None
         self.worker: Worker | None = None

@@ -240,9 +240,10 @@ class Pool(ABC, Generic[W]):
         task = record_of(entry, error, self.name, self.clock, now_us)
         trouble = self._keeping.store(store, task)
         with self._lock:
+            is_known, entry.is_kept = entry.is_kept, True  # it may fail and time out at the same moment
             if trouble is None:
-                self._keeping.kept += 1
-            else:
+                self._keeping.kept += not is_known
+            elif not is_known:
                 self._keeping.unkept.append(task)
                 self._core.unkept += 1
         if trouble is not None:

@@ -166,6 +166,7 @@ class WorkerPool(Pool[ThreadWorker]):
         self._crew: set[ThreadWorker] = set()
         self._drained = threading.Event()
         self._is_over = False
+        self._has_warned = False
         super().__init__(name, plan, clock)
         _POOLS.add(self)
 
@@ -250,6 +251,8 @@ class WorkerPool(Pool[ThreadWorker]):
         with self._lock:
             due = self._core.look(now_us)
             is_drained = self._is_drained()
+            if not self._core.abandoned:
+                self._has_warned = False
         for worker in due.started:
             self._start(worker)  # type: ignore[arg-type]  # they are what `_new_worker` made
         for worker in due.stopped:
@@ -348,13 +351,14 @@ class WorkerPool(Pool[ThreadWorker]):
         finish_trace(entry, error)
 
     def _warn_abandoned(self, entry: Entry) -> None:
-        log.warning(
-            "pool %s: %s timed out and cannot be stopped; another thread stands in for it (%d of at most %d)",
-            self.name,
-            entry.name,
-            self._core.abandoned,
-            self.plan.settings.abandoned_at_most,
-        )
+        if not self._has_warned:  # there may be one for each task; the status has how many there are
+            self._has_warned = True
+            log.warning(
+                "pool %s: %s timed out and cannot be stopped; another thread stands in for it, and for %d such tasks at most",
+                self.name,
+                entry.name,
+                self.plan.settings.abandoned_at_most,
+            )
 
     def _cancel(self, entry: Entry) -> bool:
         with self._lock:

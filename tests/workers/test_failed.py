@@ -268,7 +268,7 @@ def test_a_connection_that_commits_each_statement_is_refused(tmp_path: Path) -> 
     shop.close()
 
 
-# --- disks --------------------------------------------------------------------------------------------------------------------------
+# --- disks ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:

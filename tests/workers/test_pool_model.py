@@ -102,7 +102,7 @@ class PoolMachine(RuleBasedStateMachine):
 
         return self.loop.run_until_complete(taken())
 
-    # --- what happens ---------------------------------------------------------------------------------------------------------------
+    # --- what happens -------------------------------------------------------------------------------------------------------------
 
     @rule(priority=st.integers(0, 9), timeout_s=st.sampled_from([None, 0.5, 3.0, 30.0]), is_stubborn=st.booleans())
     def submit(self, priority: int, timeout_s: float | None, is_stubborn: bool) -> None:
@@ -155,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.health.opened(self.hold, self.clock.now_us(), None)
 
-    # --- what holds, always ------------------------------------------------------------------------------------------------------------
+    # --- what holds, always -------------------------------------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_lost(self) -> None:

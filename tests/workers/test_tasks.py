@@ -300,8 +300,7 @@ def test_failed_tasks_are_kept_away_from_the_loop() -> None:
                 pool.submit(double, 1)
             store.broken = False
             pool.look()
-            while pool._keepers:
-                await asyncio.sleep(0.001)
+            await asyncio.gather(*pool._keepers)
             with pytest.raises(PayloadError):
                 pool.submit(fail, {1})  # type: ignore[arg-type]
             assert await pool.submit(double, 1) == 2

@@ -34,8 +34,10 @@ from resilience.workers import (
     TasksNotKept,
     TaskTimedOut,
     WorkerPool,
+    WorkerPoolSettings,
     current_task,
 )
+from resilience.workers.plan import PoolPlan
 from tests.workers.helpers import Blocked, Storage, until
 
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
@@ -333,7 +335,7 @@ def test_drain_gives_up_what_is_not_finished_in_time() -> None:
 
 
 def test_a_block_that_raises_drains_all_the_same() -> None:
-    with pytest.raises(LookupError), WorkerPool(max_workers=1) as pool:
+    with pytest.raises(LookupError), WorkerPool(max_workers=1) as pool:  # noqa: PT012  # the block is what raises
         future = pool.submit(double, 2)
         raise LookupError
     assert future.result(0) == 4
@@ -486,7 +488,7 @@ def test_a_thread_that_cannot_be_started_loses_no_task(monkeypatch: pytest.Monke
         blocked = Blocked()
         pool.submit(blocked)
         blocked.wait_begun()
-        pool.configure(pool.plan.of("workers", WorkerPool(min_workers=2).plan.settings, None, None, None, None))
+        pool.configure(PoolPlan(WorkerPoolSettings(min_workers=2)))
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", _no_thread)
             future = pool.submit(double, 2)
@@ -508,14 +510,10 @@ def test_settings_that_change_hold_at_once(caplog: pytest.LogCaptureFixture) -> 
         blocked.wait_begun()
         with pytest.raises(PoolFull):
             pool.submit(blocked)
-        pool.configure(
-            pool.plan.of("workers", WorkerPool(min_workers=4, max_workers=4, queue=50).plan.settings, None, None, None, None)
-        )
+        pool.configure(PoolPlan(WorkerPoolSettings(min_workers=4, max_workers=4, queue=50)))
         blocked.wait_begun(3)  # three more at once
         pool.submit(blocked)
-        pool.configure(
-            pool.plan.of("workers", WorkerPool(min_workers=1, max_workers=1, queue=1).plan.settings, None, None, None, None)
-        )
+        pool.configure(PoolPlan(WorkerPoolSettings(min_workers=1, max_workers=1, queue=1)))
         with pytest.raises(PoolFull):
             pool.submit(blocked)
         blocked.open.set()
