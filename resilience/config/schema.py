@@ -143,8 +143,8 @@ def _signal(doc: str, default: str | None) -> Key:
     return Key("health", ("health",), Shape.SIGNAL, (option,), (NONE,), example=NONE, default=default)
 
 
-def _reference(name: str, shape: Shape, doc: str, example: str) -> Key:
-    return Key(name, (name,), shape, (Option(Kind.TEXT, doc, optional=True),), (NONE,), example=example, default=NONE)
+def _reference(name: str, shape: Shape, doc: str) -> Key:
+    return Key(name, (name,), shape, (Option(Kind.TEXT, doc, optional=True),), (NONE,), example=NONE, default=NONE)
 
 
 _health = _Keys(HealthSettings)
@@ -324,8 +324,8 @@ POOLS: Final = Section(
         _pool("shrink_by", example="1"),
         _pool("cool_down", "cool_down_s", example="30s"),
         _pool("max_abandoned", example="4"),
-        _reference("limiter", Shape.LIMITER, "the limiter that admits tasks", "api"),
-        _reference("pipeline", Shape.PIPELINE, "the pipeline that each task goes through, with a retry for example", "payments"),
+        _reference("limiter", Shape.LIMITER, "the limiter that admits tasks"),
+        _reference("pipeline", Shape.PIPELINE, "the pipeline that each task goes through, with a retry for example"),
         _signal("the health signal whose factor bounds how many workers are busy", NONE),
         Key(
             "failed",

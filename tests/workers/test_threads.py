@@ -267,7 +267,7 @@ def test_a_coroutine_function_is_refused_by_name() -> None:
     async def work() -> None: ...
 
     with WorkerPool() as pool, pytest.raises(TypeError, match="AsyncWorkerPool"):
-        pool.submit(work).result(10)
+        _ = pool.submit(work).result(10)
 
 
 def test_a_thousand_tasks_that_raise_leave_all_workers_alive() -> None:
@@ -448,7 +448,7 @@ def test_failed_tasks_that_cannot_be_stored_at_the_end_are_handed_over() -> None
 
 def test_a_storage_that_raises_what_it_should_not_costs_no_worker(caplog: pytest.LogCaptureFixture) -> None:
     store = Storage()
-    store.keep = lambda task: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    store.keep = lambda task: 1 / 0  # type: ignore[method-assign,assignment]
     with WorkerPool(max_workers=1, failed=FailedTaskStore(store)) as pool:
         assert isinstance(pool.submit(fail).exception(10), ValueError)
         assert pool.submit(double, 1).result(10) == 2
