@@ -13,10 +13,10 @@ python := .venv/bin/python
 # What pip and build report on the way is shown only when they fail.
 pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench bench-smoke mutation build smoke check clean
+.PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench bench-smoke workers-plot mutation build smoke check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.demo ## watch a service lose its dependency, slow down and climb back (under 90 s)
 	@$(python) examples/asgi_app/demo.py $(ARGS)
@@ -58,6 +58,10 @@ bench: .venv/.test .venv/.bench ## measure all layers beside a hand-fused floor 
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 	@$(python) benchmarks/host_store.py
+	@$(python) benchmarks/workers.py
+
+workers-plot: .venv/.demo ## draw what a step load and a spike do to a worker pool, into docs/
+	@$(python) tools/worker_load.py
 
 bench-smoke: .venv/.test .venv/.bench ## the short form of bench, held to wider bounds (under a minute)
 	@$(python) -m benchmarks --smoke $(ARGS)

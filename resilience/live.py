@@ -21,6 +21,9 @@ class OfFile(Protocol):
     path: str
     lock: threading.Lock
 
+    def renew_locks(self) -> None:
+        """In a forked child: renew its other locks too."""
+
 
 T = TypeVar("T", bound=OfFile)
 
@@ -82,6 +85,7 @@ class Live(Generic[T]):
         self.lock = threading.Lock()
         for member in self._by_path.values():
             member.lock = threading.Lock()
+            member.renew_locks()
         THREAD.after_fork_in_child()
 
 

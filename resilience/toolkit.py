@@ -22,9 +22,11 @@ from resilience.handle import PipelineHandle
 from resilience.health import HealthSignal
 from resilience.live import Live, absolute
 from resilience.pipeline import Pipeline
+from resilience.pools import Pools
 from resilience.states import Active, States
 from resilience.status import active_status, shortened
 from resilience.watch import HANG_UP, THREAD, Job, Known, News, Watcher
+from resilience.workers import AsyncWorkerPool, WorkerPool
 
 log = logging.getLogger("resilience")
 _SETTLING_US: Final = 50_000
@@ -56,6 +58,7 @@ class Toolkit:
         self.lock = threading.Lock()
         """Held while the file is read and put in force."""
         self.active = Active(1, States(parse(content, path), clock))
+        self._pools = Pools(path, clock, self.resolve)
         self._known = Known(fingerprint(content), has_end_mark(content))
         self._last_error: str | None = None
         self._taken = self._told = 0  # numbers of outcomes
@@ -160,6 +163,7 @@ class Toolkit:
         try:
             states = States(parse(news.content, self.path, THREAD.give_way), self.clock, before.states)
             self.active = Active(before.version + 1, states, before)
+            self._pools.follow(self.active)
         except ConfigError as error:
             return self._refuse(news, error)
         except Exception as error:  # a fault of ours must not end the watch, and is as visible as one of the file
@@ -217,6 +221,21 @@ class Toolkit:
             raise ConfigError(f"{self.path}: has no pipeline called {name!r}; it has {known}")
         return pipeline
 
+    def worker_pool(self, name: str) -> WorkerPool:
+        """The pool of threads called `name`. There is one of a name, until it is drained; it follows changes of the configuration.
+
+        Raises:
+            ConfigError: there is no such pool now.
+            FailedTaskStoreError: its store of failed tasks cannot be opened.
+        """
+        LIVE.ensure()
+        return self._pools.get(WorkerPool, self.active, name)
+
+    def async_worker_pool(self, name: str) -> AsyncWorkerPool:
+        """The same as a pool of asyncio tasks, for the event loop that uses it first."""
+        LIVE.ensure()
+        return self._pools.get(AsyncWorkerPool, self.active, name)
+
     def health(self, name: str = "default") -> HealthSignal:
         """The health signal called `name`.
 
@@ -237,7 +256,12 @@ class Toolkit:
             "watched": self._watcher is not None,
             "last_error": self._last_error,
             **active_status(self.active, self.clock.now_us()),
+            "pools": self._pools.status(),
         }
+
+    def renew_locks(self) -> None:
+        """In a forked child: another thread of the parent may have held them."""
+        self._pools.renew_lock()
 
     # --- its end --------------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,9 @@ class CallTrace(Protocol):
     def attempt(self, number: int, pipeline: str, policy: str) -> LayerSpan:
         """Start the span of one attempt, which is the current span until it ends."""
 
+    def work(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
+        """Start the span of what a layer does itself, which is the current span until it ends."""
+
     def enter(self) -> None:
         """Make the call's own span current, where it has one."""
 

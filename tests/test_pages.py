@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from resilience import Pipeline
+from resilience.config import parse
 from resilience.integrations.asgi import ResilienceMiddleware
+from resilience.workers import WorkerPool
 from tests.integrations.asgi.server import serving
 from tests.integrations.grpc.client.peer import SERVICE, UNAVAILABLE, served
 from tests.integrations.grpc.hops import aio_rpc, grpc_threads
@@ -20,7 +22,7 @@ from tests.integrations.grpc.server.served import refuses_the_call_after
 from tests.integrations.outgoing.peer import peering, says
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/grpc.md", "docs/errors.md")
+PAGES = ("docs/grpc.md", "docs/errors.md", "docs/workers.md")
 
 
 def examples(page: str, language: str = "python") -> list[str]:
@@ -44,7 +46,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_pages_have_the_examples_that_are_run_here() -> None:
-    assert [len(examples(page)) for page in PAGES] == [3, 1]
+    assert [len(examples(page)) for page in PAGES] == [3, 1, 2]
 
 
 def test_a_client_is_guarded_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +96,26 @@ def test_a_grpc_server_is_guarded_as_shown(configured: Path) -> None:
     exec(compile(shown("import ServerInterceptor"), "docs/grpc.md", "exec"), names)
     refuses_the_call_after(20, names["server"])
     names["resilience"].close()
+
+
+def test_a_pool_works_and_an_effect_happens_once_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(shown("PoolFull"), "docs/workers.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == "sent order-7\n"
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(shown("first_time"), "docs/workers.md", "exec"), names)
+    with WorkerPool() as pool:
+        for _ in range(3):
+            pool.options(idempotency_key="order-7").submit(names["charge"], "order-7").result(10)
+    assert names["shop"].execute("SELECT count(*) FROM charges").fetchone() == (1,)
+    names["shop"].close()
+
+
+def test_the_file_of_the_page_of_pools_is_right() -> None:
+    (text,) = examples("docs/workers.md", "yaml")
+    assert parse(text, "resilience.yaml").warnings == ()
 
 
 @pytest.mark.parametrize(("status", "told"), [(200, 200), (404, 404), (503, 503), (401, 500)])

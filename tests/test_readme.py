@@ -41,7 +41,7 @@ def shown(words: str) -> str:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (9, 2)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (10, 2)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +115,12 @@ def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configure
         session.trust_env = False
         assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
     assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
+
+
+def test_a_pool_works_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(shown("WorkerPool"), "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out == "sent order-7\n"
 
 
 def test_errors_are_written_as_shown(configured: Path) -> None:

@@ -493,6 +493,7 @@ def test_status_tells_what_is_in_force(toolkit: Toolkit, file: File, clock: Manu
             }
         },
         "retries": {"payments": {"budget_tokens": 10.0, "admitted": 0, "retried": 0, "rejected": 0}},
+        "pools": {},
     }
 
 

@@ -60,6 +60,7 @@ _SHAPES: Final[Mapping[Shape, str]] = {
     Shape.GRPC: "pattern of `/SERVICE/METHOD`",
     Shape.METHODS: "list of HTTP methods",
     Shape.PIPELINE: "the name of a pipeline, or `none`",
+    Shape.LIMITER: "the name of a limiter, or `none`",
 }
 
 

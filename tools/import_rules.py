@@ -59,16 +59,16 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.tries",
         ),
     ),
-    (("resilience.stores",),),
+    (("resilience.stores",), ("resilience.workers",)),
     (("resilience.config",), ("resilience.telemetry",)),
     (("resilience.watch",),),
-    (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
+    (("resilience.live", "resilience.pools", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),
     (("resilience:",), ("resilience.leaks", "resilience.testing")),
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
-PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.stores", "resilience.testing")
+PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.stores", "resilience.testing", "resilience.workers")
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {

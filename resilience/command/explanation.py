@@ -9,7 +9,7 @@ from resilience.command.requests import MATCHES, Request, Tried, path_rule, patt
 from resilience.command.screen import BAD, DOUBTFUL, GOOD, NAME, QUIET, WHERE, Part, Screen
 from resilience.config import Document, LayerReference
 from resilience.config.effective import Effective, effective, rate_text
-from resilience.config.schema import HEALTH, LAYERS, REFUSALS, Section
+from resilience.config.schema import HEALTH, LAYERS, POOLS, REFUSALS, Section
 from resilience.config.walk import dotted
 from resilience.health import PPB
 
@@ -32,6 +32,10 @@ class Explanation:
         screen.line()
         screen.line(("pipelines", WHERE), ", outermost layer first" if document.pipelines else ": none")
         screen.columns([self._pipeline_row(name, is_routed=name in routed) for name in document.pipelines], "  ")
+        if document.pools:
+            screen.line()
+            screen.line(("pools", WHERE))
+            screen.columns([self._pool_row(name) for name in document.pools], "  ")
 
     def request(self, request: Request) -> None:
         """The rules that a request meets, and the pipeline that guards it."""
@@ -76,6 +80,26 @@ class Explanation:
         for signal in dict.fromkeys(self._signals(layers)):
             self._screen.line()
             self._entry(HEALTH, signal, "")
+
+    def pool(self, name: str) -> None:
+        """A worker pool: its settings, what admits tasks, what they go through, and the signal that bounds it."""
+        entry = self._document.pools[name]
+        self._entry(POOLS, name, "")
+        if entry.limiter is not None:
+            self._screen.line()
+            self._entry(LAYERS["limiter"], entry.limiter, "")
+        if entry.pipeline is not None:
+            self._screen.line()
+            self.pipeline(entry.pipeline)
+        elif entry.health is not None:
+            self._screen.line()
+            self._entry(HEALTH, entry.health, "")
+
+    def _pool_row(self, name: str) -> Sequence[Part]:
+        entry, line = self._document.pools[name], self._document.positions[dotted(POOLS.name, name)].line
+        workers = f"{entry.settings.min_workers} to {entry.settings.max_workers} workers, queue {entry.settings.queue}"
+        through = [f"{noun} {found}" for noun, found in (("limiter", entry.limiter), ("pipeline", entry.pipeline)) if found]
+        return (name, NAME), f"line {line}", workers, " > ".join(through)
 
     def _refusals(self) -> None:
         """How a refusal of the request is answered, where the file says it."""

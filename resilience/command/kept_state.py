@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from resilience.config import BreakerEntry, LimiterEntry
+from resilience.config import BreakerEntry, LimiterEntry, PoolEntry
 
 Keys = set[str]
 
@@ -15,6 +15,7 @@ _REMOVED: Final[Mapping[str, str]] = {
     "limiter": "drains: calls that wait in it keep their turn; its buckets are given up",
     "breaker": "drains: calls under way settle as they began; if it is open, its signal is let go",
     "retry": "drains: calls under way go on as they began; its budget is given up",
+    "pool": "goes on under the settings it has until the code that made it drains it; it can be asked for no more",
 }
 _ADDED: Final[Mapping[str, str]] = {
     "health signal": "starts at 100 %",
@@ -22,6 +23,7 @@ _ADDED: Final[Mapping[str, str]] = {
     "limiter": "starts fresh: every bucket is full",
     "breaker": "starts fresh: closed, with an empty window",
     "retry": "starts fresh: the budget is full",
+    "pool": "starts with min_workers when code asks for it",
 }
 
 
@@ -127,6 +129,19 @@ def _of_retry(old: Any, new: Any, keys: Keys) -> Iterator[str]:
     yield "the budget keeps the share of its tokens that is left; calls under way go on as they began"
 
 
+def _of_pool(old: PoolEntry, new: PoolEntry, keys: Keys) -> Iterator[str]:
+    yield "tasks that wait keep their places, those at work go on"
+    if keys & {"min_workers", "max_workers"}:
+        size = f"{new.settings.min_workers} to {new.settings.max_workers}"
+        yield f"the number of workers is brought to {size} at once; one that is to go ends with its task"
+    if new.settings.queue < old.settings.queue:
+        yield f"what waits beyond the new queue of {new.settings.queue} is kept; new tasks are refused until it is shorter"
+    if keys & {"timeout", "pool_timeout"}:
+        yield "tasks that were accepted keep the time they were given"
+    if keys & {"pipeline", "failed"}:
+        yield "holds for tasks that begin, or fail, from now on"
+
+
 def _of_shadow(keys: Keys, *, is_on: bool) -> Iterator[str]:
     if "shadow" in keys:
         yield "from now on it refuses nothing, and counts what it would refuse" if is_on else "from now on it refuses"
@@ -138,4 +153,5 @@ _CHANGED: Final[Mapping[str, Callable[[Any, Any, Keys], Iterator[str]]]] = {
     "limiter": _of_limiter,
     "breaker": _of_breaker,
     "retry": _of_retry,
+    "pool": _of_pool,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resilience.config.document import BreakerEntry, Document, LayerReference, LimiterEntry, RetryEntry
+from resilience.config.document import BreakerEntry, Document, LayerReference, LimiterEntry, PoolEntry, RetryEntry
 from resilience.config.parse import parse, read
 from resilience.config.report import Position
 from resilience.config.routes import RouteRule, RouteTable
@@ -12,6 +12,7 @@ __all__ = [
     "Document",
     "LayerReference",
     "LimiterEntry",
+    "PoolEntry",
     "Position",
     "RetryEntry",
     "RouteRule",

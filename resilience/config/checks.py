@@ -80,10 +80,11 @@ def _warn_of_idle_signal(report: Report, document: Document, name: str) -> None:
     breakers = [entry.settings for entry in document.breakers.values() if entry.health == name]
     limiters = [entry.health for entry in document.limiters.values()]
     retries = [entry.health for entry in document.retries.values()]
+    pools = [entry.health for entry in document.pools.values()]
     if not breakers:
         report.warn(report.positions[path], path, "no breaker writes this signal, so it never cuts anything")
     elif all(settings.shadow or settings.force == "closed" for settings in breakers):
         message = "every breaker on this signal is in shadow or forced closed, so it never cuts anything"
         report.warn(report.positions[path], path, message)
-    if name not in limiters and name not in retries:
-        report.warn(report.positions[path], path, "no limiter and no retry reads this signal, so it cuts nothing")
+    if name not in limiters and name not in retries and name not in pools:
+        report.warn(report.positions[path], path, "no limiter, no retry and no pool reads this signal, so it cuts nothing")

@@ -16,6 +16,7 @@ _KINDS: Final = (
     ("limiter", "limiters"),
     ("breaker", "breakers"),
     ("retry", "retries"),
+    ("pool", "pools"),
 )
 
 

@@ -16,6 +16,7 @@ from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
 from resilience.refusals import RefusalSettings
 from resilience.stores.settings import PROCESS, HostStoreSettings, RedisStoreSettings, StoreSettings
+from resilience.workers.settings import WorkerPoolSettings
 
 LayerKind = Literal["deadline", "limiter", "breaker", "retry"]
 StoreErrorAction = Literal["local", "open", "closed"]
@@ -48,6 +49,17 @@ class RetryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolEntry:
+    """One entry of `pools`. `limiter`, `pipeline` and `health` are names; `failed` is a path as the file has it."""
+
+    settings: WorkerPoolSettings
+    limiter: str | None = None
+    pipeline: str | None = None
+    health: str | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerReference:
     """One layer of a pipeline: the entry `name` of the section that belongs to `kind`."""
 
@@ -65,6 +77,7 @@ class Document:
         version: of the file format.
         store: where state lives that no entry puts elsewhere.
         health: the signals by name; `default` is always among them.
+        pools: the worker pools by name.
         pipelines: the layers of each pipeline, outermost first.
         routes: the rules in their order; the first match wins. See `RouteTable`.
         refusals: how refused requests are answered over HTTP.
@@ -81,6 +94,7 @@ class Document:
     limiters: Mapping[str, LimiterEntry]
     breakers: Mapping[str, BreakerEntry]
     retries: Mapping[str, RetryEntry]
+    pools: Mapping[str, PoolEntry]
     pipelines: Mapping[str, tuple[LayerReference, ...]]
     routes: tuple[RouteRule, ...]
     refusals: RefusalSettings

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from resilience.config.document import Document, LayerReference
 from resilience.config.report import Report
-from resilience.config.schema import BREAKERS, LAYERS, LIMITERS, STORE
+from resilience.config.schema import BREAKERS, LAYERS, LIMITERS, POOLS, STORE
 from resilience.config.values import shown
 from resilience.config.walk import dotted
 from resilience.stores.settings import PROCESS
@@ -43,10 +43,37 @@ def warn_of_idle_policies(report: Report, document: Document) -> None:
     _warn_of_costs(report, document)
     _warn_of_idle_keys(report, document)
     _warn_of_lonely_health(report, document)
+    _warn_of_pools(report, document)
+
+
+def _warn_of_pools(report: Report, document: Document) -> None:
+    """A limiter that has no address to go by, a retry that a timeout leaves no time, a pool that may not grow."""
+    for name, pool in document.pools.items():
+        path = dotted(POOLS.name, name)
+        if pool.limiter is not None and document.limiters[pool.limiter].settings.key in _ADDRESS_KEYS:
+            key = dotted(path, "limiter")
+            message = f"limiter {shown(pool.limiter)} goes by the client's address, and a task has none: all share one bucket"
+            report.warn(report.positions[key], key, message)
+        settings = pool.settings
+        for key in ("grow_wait", "grow_by", "shrink_by", "cool_down"):
+            given = dotted(path, key)
+            if settings.min_workers == settings.max_workers and given in report.positions:
+                report.warn(
+                    report.positions[given], given, "has no effect while min_workers is max_workers: the pool keeps its size"
+                )
+        if settings.timeout_s is not None and settings.timeout_s <= settings.grow_wait_s:
+            given = dotted(path, "timeout")
+            message = "is no longer than grow_wait, so tasks time out in the queue before the pool grows for them"
+            report.warn(report.positions[given], given, message)
+        if pool.pipeline is not None and pool.pipeline in {rule.pipeline for rule in document.routes}:
+            key = dotted(path, "pipeline")
+            message = f"pipeline {shown(pool.pipeline)} guards requests coming in too, so that tasks and requests share its limits"
+            report.warn(report.positions[key], key, message)
 
 
 def _warn_of_unused(report: Report, document: Document) -> None:
     used = {(layer.kind, layer.name) for layers in document.pipelines.values() for layer in layers}
+    used |= {("limiter", entry.limiter) for entry in document.pools.values() if entry.limiter is not None}
     for noun, section in LAYERS.items():
         for name in getattr(document, section.name):
             if (noun, name) not in used:

@@ -28,6 +28,9 @@ _DERIVED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "burst": lambda settings: settings.capacity,
     "floor": lambda settings: round(1 - settings.cut, _DIGITS),
     "half_open_for_s": lambda settings: settings.open_for_s,
+    "grow_by": lambda settings: settings.added_at_most,
+    "shrink_by": lambda settings: settings.taken_at_most,
+    "max_abandoned": lambda settings: settings.abandoned_at_most,
 }
 
 
@@ -98,6 +101,8 @@ class _Entry:
         """What holds, as text too, and why where it follows from other settings."""
         option, field = key.options[0], key.fields[0]
         value = self._fields[field]
+        if key.shape in (Shape.LIMITER, Shape.PIPELINE):
+            return value, value or NONE, ""
         if key.shape is Shape.SIGNAL:
             is_keyed_breaker = value is None and self._fields.get("key") is not None
             return value, value or NONE, "of keyed breakers" if is_keyed_breaker else ""

@@ -233,6 +233,7 @@ _SHAPES: Final[Mapping[Shape, Callable[[Key], Schema]]] = {
     Shape.METHODS: lambda key: {**_list(_text(patterns.METHOD)), "minItems": 1},
     Shape.GRPC: lambda key: _text(patterns.GRPC),
     Shape.PIPELINE: lambda key: _text(patterns.SIGNAL),
+    Shape.LIMITER: lambda key: _text(patterns.SIGNAL),
 }
 
 _KINDS: Final[Mapping[Kind, Callable[[Option], Schema]]] = {

@@ -8,11 +8,11 @@ from collections.abc import Collection
 from types import MappingProxyType
 
 from resilience.config.checks import check_routed_retries, warn_of_doubts
-from resilience.config.document import BreakerEntry, Document, LimiterEntry, RetryEntry
+from resilience.config.document import BreakerEntry, Document, LimiterEntry, PoolEntry, RetryEntry
 from resilience.config.entries import Entry, read_entry, read_section, read_store
 from resilience.config.nodes import MappingNode, Node, Pause, ScalarNode, compose
 from resilience.config.pipelines import Layers, read_pipelines
-from resilience.config.references import Names, check_signals
+from resilience.config.references import Names, check_references, check_signals
 from resilience.config.report import Report, in_order
 from resilience.config.route_rules import read_routes
 from resilience.config.routes import RouteRule
@@ -25,6 +25,7 @@ from resilience.config.schema import (
     HEALTH,
     LAYERS,
     LIMITERS,
+    POOLS,
     REFUSALS,
     RETRIES,
     SECTIONS,
@@ -90,8 +91,10 @@ class _Parts:
         self._check_version(root)
         self.entries = {section.name: self._section(section) for section in SECTIONS}
         signals = self._names(HEALTH, DEFAULT_SIGNAL)
-        for section in (LIMITERS, BREAKERS, RETRIES):
+        for section in (LIMITERS, BREAKERS, RETRIES, POOLS):
             check_signals(report, self.entries[section.name], signals)
+        check_references(report, self.entries[POOLS.name], LIMITERS.noun, self._names(LIMITERS))
+        check_references(report, self.entries[POOLS.name], "pipeline", Names("pipeline", self._known("pipelines")))
         self.pipelines = self._pipelines()
         self.routes = self._routes()
         check_routed_retries(report, self.pipelines, self.routes)
@@ -175,6 +178,7 @@ def _document(report: Report, parts: _Parts, sha256: str) -> Document:
         limiters=MappingProxyType(limiters),
         breakers=MappingProxyType({name: _breaker(entry) for name, entry in entries[BREAKERS.name].items()}),
         retries=MappingProxyType({name: _retry(entry) for name, entry in entries[RETRIES.name].items()}),
+        pools=MappingProxyType({name: PoolEntry(entry.settings, **entry.others) for name, entry in entries[POOLS.name].items()}),
         pipelines=MappingProxyType(parts.pipelines),
         routes=parts.routes,
         refusals=parts.refusals or RefusalSettings(),

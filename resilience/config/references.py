@@ -42,11 +42,16 @@ def name_in(report: Report, node: Node, path: str, form: str) -> str | None:
 
 def check_signals(report: Report, entries: Mapping[str, Entry], signals: Names) -> None:
     """Report every entry that names a health signal which is not declared."""
+    check_references(report, entries, "health", signals)
+
+
+def check_references(report: Report, entries: Mapping[str, Entry], key: str, names: Names) -> None:
+    """Report every entry whose `key` names something that is not declared."""
     for entry in entries.values():
-        name = entry.others.get("health")
+        name = entry.others.get(key)
         if name is not None:
-            path = dotted(entry.path, "health")
-            follow(report, report.positions[path], path, name, signals)
+            path = dotted(entry.path, key)
+            follow(report, report.positions[path], path, name, names)
 
 
 def _listed(declared: Collection[str]) -> str:

@@ -23,6 +23,7 @@ from resilience.layers.statuses import GRPC_CODES
 from resilience.refusals import RefusalSettings
 from resilience.settings import Kind, Option, options_of
 from resilience.stores.settings import HostStoreSettings, RedisStoreSettings
+from resilience.workers.settings import WorkerPoolSettings
 
 FORMAT_VERSION: Final = 1
 MAX_ENTRIES: Final = 1_000
@@ -54,6 +55,7 @@ class Shape(Enum):
     METHODS = "a list such as [GET, POST]"
     GRPC = "a pattern such as /shop.v1.Orders/*"
     PIPELINE = "the name of a pipeline, or none"
+    LIMITER = "the name of a limiter, or none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,10 @@ class _Keys:
 def _signal(doc: str, default: str | None) -> Key:
     option = Option(Kind.TEXT, doc, optional=True)
     return Key("health", ("health",), Shape.SIGNAL, (option,), (NONE,), example=NONE, default=default)
+
+
+def _reference(name: str, shape: Shape, doc: str) -> Key:
+    return Key(name, (name,), shape, (Option(Kind.TEXT, doc, optional=True),), (NONE,), example=NONE, default=NONE)
 
 
 _health = _Keys(HealthSettings)
@@ -300,6 +306,44 @@ RETRIES: Final = Section(
     "what is tried again, how often and after what wait",
 )
 
+_pool = _Keys(WorkerPoolSettings)
+POOLS: Final = Section(
+    "pools",
+    "pool",
+    WorkerPoolSettings,
+    (
+        _pool("min_workers", example="2", note="at most max_workers"),
+        _pool("max_workers", example="32"),
+        _pool("queue", example="10000"),
+        _pool("timeout", "timeout_s", example="30s"),
+        _pool("pool_timeout", "pool_timeout_s", example="2h"),
+        _pool("drain_timeout", "drain_timeout_s", example="10s"),
+        _pool("ageing", "ageing_s", example="5s"),
+        _pool("grow_wait", "grow_wait_s", example="500ms"),
+        _pool("grow_by", example="4"),
+        _pool("shrink_by", example="1"),
+        _pool("cool_down", "cool_down_s", example="30s"),
+        _pool("max_abandoned", example="4"),
+        _reference("limiter", Shape.LIMITER, "the limiter that admits tasks"),
+        _reference("pipeline", Shape.PIPELINE, "the pipeline that each task goes through, with a retry for example"),
+        _signal("the health signal whose factor bounds how many workers are busy", NONE),
+        Key(
+            "failed",
+            ("failed",),
+            Shape.VALUE,
+            (
+                Option(
+                    Kind.TEXT,
+                    "the SQLite file in which failed tasks are kept, from the folder of this file; not set: they are not",
+                    optional=True,
+                ),
+            ),
+            example="failed.db",
+        ),
+    ),
+    "worker pools: queues of tasks, and who works on them",
+)
+
 _refusal = _Keys(RefusalSettings)
 REFUSALS: Final = Section(
     "refusals",
@@ -315,7 +359,7 @@ REFUSALS: Final = Section(
 )
 """The one section without names: what it says holds for all answers of the service."""
 
-SECTIONS: Final = (HEALTH, DEADLINES, LIMITERS, BREAKERS, RETRIES)
+SECTIONS: Final = (HEALTH, DEADLINES, LIMITERS, BREAKERS, RETRIES, POOLS)
 LAYERS: Final[Mapping[str, Section]] = {section.noun: section for section in (DEADLINES, LIMITERS, BREAKERS, RETRIES)}
 """The sections whose entries a pipeline can hold, by the word that refers to them there."""
 

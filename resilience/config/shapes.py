@@ -85,7 +85,8 @@ def _key_source(key: Key, scalar: ScalarNode) -> Fields:
 
 def _signal(key: Key, scalar: ScalarNode) -> Fields:
     if scalar.is_null:
-        raise ValueError(f"must be {key.shape.value}, got nothing; write none for no health signal")
+        what = "health signal" if key.shape is Shape.SIGNAL else key.name
+        raise ValueError(f"must be {key.shape.value}, got nothing; write none for no {what}")
     return {key.fields[0]: None if scalar.text == NONE else scalar.text}
 
 
@@ -229,6 +230,8 @@ _SCALARS: Final[Mapping[Shape, Callable[[Key, ScalarNode], Fields]]] = {
     Shape.RANGE: _range,
     Shape.KEY_SOURCE: _key_source,
     Shape.SIGNAL: _signal,
+    Shape.LIMITER: _signal,
+    Shape.PIPELINE: _signal,
 }
 
 _ITEMS: Final[Mapping[Shape, Callable[[Report, Key, ScalarNode], str]]] = {

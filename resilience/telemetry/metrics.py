@@ -20,6 +20,8 @@ from resilience.layers.limiter import RateLimiter, SharedRateLimiter
 from resilience.layers.retry import Retry
 from resilience.registry import members
 from resilience.telemetry.changes import ChangeReporter
+from resilience.workers.pool import KIND as POOL
+from resilience.workers.pool import Pool
 
 LAYERS: Final = (Deadline, RateLimiter, CircuitBreaker, Retry)
 STATE_NUMBERS: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
@@ -39,6 +41,15 @@ def observe(reporter: ChangeReporter) -> None:
     meter.create_observable_gauge("resilience.retry.budget", [_callback(_budgets)], description="tokens left")
     meter.create_observable_counter(
         "resilience.limiter.without_store", [_callback(_without_store)], description="decided while the store was away"
+    )
+    meter.create_observable_gauge("resilience.pool.queue.length", [_callback(_queue_lengths)], description="tasks that wait")
+    meter.create_observable_gauge(
+        "resilience.pool.queue.wait", [_callback(_queue_waits)], unit="s", description="how long tasks wait on average"
+    )
+    meter.create_observable_gauge("resilience.pool.workers", [_callback(_workers)], description="workers by what they do")
+    meter.create_observable_counter("resilience.pool.tasks", [_callback(_tasks)], description="tasks by how they ended")
+    meter.create_observable_gauge(
+        "resilience.pool.not_kept", [_callback(_not_kept)], description="failed tasks in memory that could not be stored"
     )
     duration = meter.create_histogram("resilience.store.duration", unit="s", description="trips to a shared store")
     store_timing.install(lambda duration_s, store, result: duration.record(duration_s, {"store": store, "result": result}))
@@ -67,6 +78,9 @@ def _decisions() -> Iterator[Observation]:
         for layer in _distinct(kind):
             for decision, count in layer.decisions().items():
                 counts[layer.kind, layer.name, decision] += count
+    for pool in members(Pool):
+        for decision, count in pool.decisions().items():
+            counts[POOL, pool.name, decision] += count
     for (layer_kind, policy, decision), count in counts.items():
         yield Observation(count, {"layer": layer_kind, "policy": policy, "decision": decision})
 
@@ -103,6 +117,38 @@ def _without_store() -> Iterator[Observation]:
 def _budgets() -> Iterator[Observation]:
     for retry in _distinct(Retry):
         yield Observation(retry.state.budget.tokens, {"policy": retry.name})
+
+
+def _queue_lengths() -> Iterator[Observation]:
+    yield from _of_pools(lambda status: {(): status["queue_length"]})
+
+
+def _queue_waits() -> Iterator[Observation]:
+    for pool in members(Pool):
+        yield Observation(pool.status()["queue_wait_s"], {"policy": pool.name})
+
+
+def _workers() -> Iterator[Observation]:
+    yield from _of_pools(lambda status: {(("state", state),): status[state] for state in ("busy", "idle", "abandoned")})
+
+
+def _tasks() -> Iterator[Observation]:
+    outcomes = ("done", "failed", "timed_out", "cancelled")
+    yield from _of_pools(lambda status: {(("outcome", outcome),): status[outcome] for outcome in outcomes})
+
+
+def _not_kept() -> Iterator[Observation]:
+    yield from _of_pools(lambda status: {(): status["failed_not_kept"]})
+
+
+def _of_pools(read: Callable[[dict[str, Any]], dict[tuple[tuple[str, str], ...], int]]) -> Iterator[Observation]:
+    """Counts of all pools of a name together, by further labels."""
+    counts: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for pool in members(Pool):
+        for labels, count in read(pool.status()).items():
+            counts[("policy", pool.name), *labels] += count
+    for labels, count in counts.items():
+        yield Observation(count, dict(labels))
 
 
 def _reloads(reporter: ChangeReporter) -> Iterator[Observation]:

@@ -72,6 +72,9 @@ class SpanTrace:
     def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
         return AttemptSpan(_tracer.start_span("resilience.retry"), pipeline, policy)
 
+    def work(self, kind: str, pipeline: str, policy: str) -> AttemptSpan:
+        return AttemptSpan(_tracer.start_span(f"resilience.{kind}"), pipeline, policy)
+
     def enter(self) -> None:
         """The span is current already."""
 
@@ -125,7 +128,7 @@ class LeafSpan:
 
 
 class AttemptSpan:
-    """The span around one attempt: the current one until it ends, so that what the attempt does nests under it."""
+    """The span around one attempt or task: the current one until it ends, so that what is done in it nests under it."""
 
     __slots__ = ("_pipeline", "_policy", "_span", "_token")
 

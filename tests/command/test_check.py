@@ -17,7 +17,7 @@ from tests.command.running import run, write
 GOOD = 'limiters: {api: {rate: 5/s}}\npipelines: {api: [{limiter: api}]}\nroutes: [{match: {path: "/**"}, pipeline: api}]\n'
 DOUBTFUL = "limiters: {api: {rate: 5/s}}\n"
 NO_SUCH_SECTION = (
-    "is unknown; the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, refusals, store"
+    "is unknown; the file has version, health, deadlines, limiters, breakers, retries, pools, pipelines, routes, refusals, store"
 )
 BAD = "limiters:\n  api: {rate: 100, bust: 3}\nbreakers:\n\t- x\n"
 

@@ -175,7 +175,7 @@ def test_a_request_as_people_write_it(method: str, target: str, request_line: st
             "'/orders' is no gRPC method such as /shop.v1.Orders/Create; for HTTP say the method first, as in GET /orders/7",
         ),
         (["GET", "/a", "b"], "a request is METHOD PATH, such as GET /orders/7, or a gRPC method; quote what holds spaces"),
-        (["GET", "/a", "--pipeline", "api"], "a request or --pipeline, not both"),
+        (["GET", "/a", "--pipeline", "api"], "a request, --pipeline or --pool, not more than one of them"),
         (["--pipeline", "apj"], "it.yaml has no pipeline 'apj'; it has api, payments"),
     ],
 )

@@ -117,7 +117,7 @@ def test_examples_beside_the_sections_are_read(key: Key) -> None:
 
 
 def test_the_page_has_whole_files() -> None:
-    assert len(FILES) == 6
+    assert len(FILES) == 7
 
 
 @pytest.mark.parametrize("text", FILES)

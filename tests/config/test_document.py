@@ -54,6 +54,7 @@ def test_the_example_says_what_it_should() -> None:
                 "default",
             )
         },
+        pools={},
         pipelines={
             "api": (
                 LayerReference("deadline", "api"),
@@ -160,7 +161,7 @@ def test_a_limiter_keeps_what_it_does_without_its_store() -> None:
             "version: 1\n▶telemetry: {}\n",
             (
                 "telemetry: is unknown; "
-                "the file has version, health, deadlines, limiters, breakers, retries, pipelines, routes, refusals, store"
+                "the file has version, health, deadlines, limiters, breakers, retries, pools, pipelines, routes, refusals, store"
             ),
         ),
         ("version: 1\n▶version: 1\n", "version: is given twice, first on line 1"),

@@ -36,6 +36,7 @@ def every_key() -> Iterator[Any]:
 
 EVERY_KEY = list(every_key())
 SINGLE_KEYS = [case for case in EVERY_KEY if not case.values[2].keys]
+NAMING_SHAPES = {Shape.SIGNAL, Shape.LIMITER, Shape.PIPELINE}
 LIST_SHAPES = {Shape.NAMES, Shape.RETRY_ON, Shape.STATUSES, Shape.NETWORKS, Shape.METHODS}
 
 
@@ -210,6 +211,7 @@ FORM_OF_KIND = {
     Kind.COUNT: NUMBERS,
     Kind.NUMBER: NUMBERS,
     Kind.FLAG: st.sampled_from(["true", "false"]),
+    Kind.TEXT: st.sampled_from(["failed.db", "'12'", "/run/shop"]),
 }
 FORM_OF_SHAPE = {
     Shape.WINDOW: st.one_of(DURATIONS, NUMBERS),
@@ -218,6 +220,8 @@ FORM_OF_SHAPE = {
     Shape.NETWORKS: listed(st.ip_addresses().flatmap(lambda address: st.sampled_from([f"'{address}'", f"'{address}/32'"]))),
     Shape.METHODS: listed(st.sampled_from(["GET", "PUT", "M-SEARCH", "'DELETE'", "get"])),
     Shape.SIGNAL: st.sampled_from(["none", "default", "'default'", "spare"]),
+    Shape.LIMITER: st.sampled_from(["none", "'none'", "api"]),
+    Shape.PIPELINE: st.sampled_from(["none", "'none'", "api"]),
     Shape.METHODS: listed(st.sampled_from(["GET", "POST", "M-SEARCH", "'PUT'", "get", "'G T'"])),
 }
 
@@ -231,7 +235,7 @@ def values(key: Key) -> st.SearchStrategy[str]:
         form = listed(st.one_of(st.sampled_from(key.words), STATUSES))
     elif key.shape is Shape.NAMES:
         form = listed(st.sampled_from(key.words))
-    elif key.words and key.shape is not Shape.SIGNAL:
+    elif key.words and key.shape not in NAMING_SHAPES:
         form = st.sampled_from([*key.words, "header:x-api-key"])
     elif key.shape is Shape.VALUE and key.options[0].kind is Kind.CHOICE:
         form = st.sampled_from([*key.options[0].choices, "neither"])
@@ -241,6 +245,8 @@ def values(key: Key) -> st.SearchStrategy[str]:
         form = FORM_OF_KIND[key.options[0].kind]
     else:
         form = FORM_OF_SHAPE[key.shape]
+    if key.shape is Shape.VALUE and key.options[0].kind is Kind.TEXT:  # what YAML takes for no text needs quotes, as below
+        return st.one_of(form, st.sampled_from(["[]", "{}", "~", "''", "' '", "'5'", "[x]"]))
     odd = ODD.filter(lambda value: value != "[10]") if key.shape is Shape.METHODS else ODD  # see the test of quotes below
     return st.one_of(form, form, form, odd)
 
@@ -388,6 +394,7 @@ WRONG_OF_KIND = {
     Kind.NUMBER: ["'2'", "x", "true", "-1", "5s"],
     Kind.FLAG: ["yes", "1", "'true'", "on"],
     Kind.CHOICE: ["neither", "true", "1"],
+    Kind.TEXT: ["''"],
 }
 WRONG_OF_SHAPE = {
     Shape.WINDOW: ["0", "0s", "-1", "1.5", "'100'", "100 calls", "true", "25h", "86401s", "1ms", "0.0001ms", f"1.{ZEROS}s"],
@@ -411,6 +418,8 @@ WRONG_OF_SHAPE = {
     Shape.KEY_SOURCE: ["true", "address", "'header:'", "'header:x y'", "5", "''"],
     Shape.METHODS: ["true", "GET", "[]", "[get]", "['GET ']", "[GET, GET]", "['']", "[~]"],
     Shape.SIGNAL: ["'two words'", "1st", "''", "5"],
+    Shape.LIMITER: ["'two words'", "1st", "''", "5"],
+    Shape.PIPELINE: ["'two words'", "1st", "''", "5"],
     Shape.STORE: ["true", "memory", "{process: {}}", "redis"],
 }
 WRONG_OF_ANY = ["[[]]", "{x: 1}", "~", "{}"]

@@ -194,8 +194,9 @@ def test_rules_that_never_match_are_warned_of(matches: list[str], covered: dict[
     [
         ("breakers: {b: {health: x}}\nlimiters: {l: {rate: 5/s, health: x}}", []),
         ("breakers: {b: {health: x, force: open}}\nretries: {r: {health: x}}", []),
+        ("breakers: {b: {health: x}}\npools: {p: {health: x}}", []),
         ("limiters: {l: {rate: 5/s, health: x}}", ["no breaker writes this signal, so it never cuts anything"]),
-        ("breakers: {b: {health: x}}", ["no limiter and no retry reads this signal, so it cuts nothing"]),
+        ("breakers: {b: {health: x}}", ["no limiter, no retry and no pool reads this signal, so it cuts nothing"]),
         (
             "breakers: {b: {health: x, shadow: true}, c: {health: x, force: closed}}\nretries: {r: {health: x}}",
             ["every breaker on this signal is in shadow or forced closed, so it never cuts anything"],
@@ -204,7 +205,7 @@ def test_rules_that_never_match_are_warned_of(matches: list[str], covered: dict[
             "{}",
             [
                 "no breaker writes this signal, so it never cuts anything",
-                "no limiter and no retry reads this signal, so it cuts nothing",
+                "no limiter, no retry and no pool reads this signal, so it cuts nothing",
             ],
         ),
     ],

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from resilience.config.schema import BREAKERS, DEADLINES, HEALTH, LAYERS, LIMITERS, RETRIES, SECTIONS, Section, Shape
+from resilience.config.schema import BREAKERS, DEADLINES, HEALTH, LAYERS, LIMITERS, POOLS, RETRIES, SECTIONS, Section, Shape
 from resilience.settings import Option, options_of
 
 PROMISED = {
@@ -16,6 +16,8 @@ PROMISED = {
     BREAKERS: "failure_rate window min_calls slow_call slow_call_rate consecutive_failures open_for open_growth open_max "
     "probes half_open_for failed_statuses failed_codes key max_keys health force shadow",
     RETRIES: "attempts backoff jitter on methods max_advice budget when_nested health",
+    POOLS: "min_workers max_workers queue timeout pool_timeout drain_timeout ageing grow_wait grow_by shrink_by cool_down "
+    "max_abandoned limiter pipeline health failed",
 }
 
 every_section = pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
@@ -58,6 +60,7 @@ def test_only_a_limiter_needs_a_key() -> None:
         "limiters": ["rate"],
         "breakers": [],
         "retries": [],
+        "pools": [],
     }
 
 
@@ -68,7 +71,7 @@ def test_a_group_holds_the_fields_of_the_keys_within() -> None:
     assert budget.fields == ("budget_tokens", "budget_ratio")
 
 
-def test_pipelines_refer_to_every_section_but_health() -> None:
+def test_pipelines_refer_to_every_section_but_health_and_pools() -> None:
     assert {noun: section.name for noun, section in LAYERS.items()} == {
         "deadline": "deadlines",
         "limiter": "limiters",

@@ -14,6 +14,7 @@ from resilience.layers.deadline import DeadlineSettings
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.retry.settings import RetrySettings
 from resilience.layers.statuses import GRPC_CODES
+from resilience.workers import WorkerPoolSettings
 from tests.config.reading import fault, faults, load, value_fault
 
 
@@ -28,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "limiters": RateLimiterSettings(rate_per_s=5.0),
     "breakers": CircuitBreakerSettings(),
     "retries": RetrySettings(),
+    "pools": WorkerPoolSettings(),
 }
 
 
@@ -103,6 +105,18 @@ SET = [
     ("retries", "budget: {ratio: 2}", {"budget_tokens": 10, "budget_ratio": 2.0}),
     ("retries", "budget: {}", {}),
     ("retries", "when_nested: true", {"when_nested": True}),
+    ("pools", "min_workers: 3", {"min_workers": 3}),
+    ("pools", "max_workers: 30", {"max_workers": 30}),
+    ("pools", "queue: 0", {"queue": 0}),
+    ("pools", "timeout: 90s", {"timeout_s": 90.0}),
+    ("pools", "pool_timeout: 2h", {"pool_timeout_s": 7200.0}),
+    ("pools", "drain_timeout: 0s", {"drain_timeout_s": 0.0}),
+    ("pools", "ageing: 5s", {"ageing_s": 5.0}),
+    ("pools", "grow_wait: 500ms", {"grow_wait_s": 0.5}),
+    ("pools", "grow_by: 4", {"grow_by": 4}),
+    ("pools", "shrink_by: 1", {"shrink_by": 1}),
+    ("pools", "cool_down: 1m", {"cool_down_s": 60.0}),
+    ("pools", "max_abandoned: 0", {"max_abandoned": 0}),
 ]
 
 
@@ -115,7 +129,7 @@ def test_a_key_sets_its_fields_and_no_other(section: str, key: str, fields: dict
 
 
 def test_every_key_is_in_the_tables_of_this_file() -> None:
-    beside_settings = {"rate", "health", "store", "on_store_error"}
+    beside_settings = {"rate", "health", "store", "on_store_error", "limiter", "pipeline", "failed"}
     shown = {(section, key.partition(":")[0]) for section, key, _ in SET}
     declared = {(section.name, key.name) for section in SECTIONS for key in section.keys}
     assert {(section, key) for section, key in declared - shown if key not in beside_settings} == set()

@@ -26,6 +26,9 @@ class Trace:
     def attempt(self, number: int, pipeline: str, policy: str) -> Span:
         return Span(self, f"{pipeline}/attempt {number}/{policy}")
 
+    def work(self, kind: str, pipeline: str, policy: str) -> Span:
+        return Span(self, f"{pipeline}/{kind}/{policy}")
+
     def enter(self) -> None:
         self.log.append("enter")
 
