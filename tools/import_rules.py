@@ -62,14 +62,16 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.watch",),),
     (("resilience.live", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),
+    (("resilience.batch",),),
     (("resilience:",), ("resilience.leaks", "resilience.testing")),
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
-PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.testing")
+PUBLIC_MODULES: Final = ("resilience", "resilience.batch", "resilience.edges", "resilience.testing")
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
+    "resilience.batch.telemetry": frozenset({"opentelemetry"}),
     "resilience.command": frozenset({"click", "rich"}),
     "resilience.config": frozenset({"yaml"}),
     "resilience.telemetry": frozenset({"opentelemetry"}),
@@ -77,6 +79,7 @@ THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
     "resilience.integrations.grpc": frozenset({"google", "grpc", "grpc_status"}),
     "resilience.integrations.httpx": frozenset({"httpx", "httpx2"}),
     "resilience.integrations.requests": frozenset({"requests", "urllib3"}),
+    "resilience.integrations.thrift": frozenset({"thriftpy2"}),
 }
 """What a room may import besides the standard library."""
 
