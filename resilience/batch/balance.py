@@ -21,10 +21,12 @@ Q = TypeVar("Q")
 T = TypeVar("T")
 
 RULES: Final = ("round_robin", "least_in_flight", "latency")
-_WELL: Final = frozenset({None, Kind.BUSINESS, Kind.CANCELLED})
-"""How calls end that say nothing against an endpoint."""
-_PENALTY: Final = 2
-"""A failure counts as twice the usual latency at least: an endpoint that fails at once must not look quick."""
+_WELL: Final = (None, Kind.BUSINESS)
+"""How calls end that an endpoint has answered."""
+_PENALTY: Final = 10
+"""A failure counts as ten times the quickest endpoint's latency at least: one that fails at once must not look quick."""
+_LEAST_WEIGHT: Final = 0.1
+"""What the latest call counts in the average, however soon it follows the one before."""
 
 
 class Standing:
@@ -38,13 +40,11 @@ class Standing:
         self.latency_us = 0.0
         self.last_us = 0
 
-    def took(self, latency_us: int, now_us: int, decay_us: int, *, well: bool) -> None:
+    def took(self, latency_us: float, now_us: int, decay_us: int) -> None:
         """A call has ended: take its latency into the average, which forgets by half every `decay_us`."""
-        sample = float(max(1, latency_us))
-        if not well:
-            sample = max(sample, self.latency_us * _PENALTY)
+        sample = max(1.0, latency_us)
         age_us = max(0, now_us - self.last_us)
-        kept = 0.0 if not self.latency_us else 0.5 ** (max(1, age_us) / decay_us)
+        kept = min(1.0 - _LEAST_WEIGHT, 0.5 ** (age_us / decay_us)) if self.latency_us else 0.0
         self.latency_us = self.latency_us * kept + sample * (1.0 - kept)
         self.last_us = now_us
 
@@ -150,8 +150,13 @@ class Balanced(Backend[Q, T]):
         now_us = self.clock.now_us()
         with self._lock:
             standing.in_flight -= 1
-            if kind is not Kind.CANCELLED and kind is not Kind.REFUSED:
-                standing.took(now_us - began_us, now_us, self._decay_us, well=kind in _WELL)
+            if kind is Kind.CANCELLED or kind is Kind.REFUSED:
+                return
+            latency_us = float(now_us - began_us)
+            if kind not in _WELL:
+                quickest_us = min((known.latency_us for known in self.standings if known.latency_us), default=0.0)
+                latency_us = max(latency_us, quickest_us * _PENALTY)
+            standing.took(latency_us, now_us, self._decay_us)
 
     def _may_go_elsewhere(self, error: BaseException, tried: set[Standing]) -> bool:
         """Nothing was sent: its breaker has just opened, or its probes are taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -16,7 +17,7 @@ from resilience.batch.result import Err, Kind, Ok, Result, Settled
 from resilience.batch.run import Deliver, Run
 from resilience.batch.source import FedSource, Source
 from resilience.batch.trying import blocking_try, failure, span_of, vote_of_abandoned
-from resilience.call import CURRENT, Permit
+from resilience.call import CURRENT, Outcome, Permit
 from resilience.clock import US_PER_S, Timer
 from resilience.handle import PipelineHandle
 from resilience.pipeline import Pipeline
@@ -24,6 +25,8 @@ from resilience.stage import Stage, settle_error, settle_success
 
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
+_NOT_AT_WORK: Final = (inspect.CORO_CREATED, inspect.CORO_CLOSED)
+"""A task that is cancelled before its first step never gets to it, and ends without a word."""
 
 
 class TaskRun(Run):
@@ -246,8 +249,12 @@ class TaskRun(Run):
     def stop_try(self, flight: Flight) -> bool:
         if isinstance(flight.carrier, Job):
             return self.plan.pool.drop(flight.carrier)
-        flight.carrier.cancel()
-        return False
+        task = flight.carrier
+        has_begun = inspect.getcoroutinestate(task.get_coro()) not in _NOT_AT_WORK
+        task.cancel()
+        if not has_begun and flight.permit is not None:  # none of it will ever run
+            flight.permit.settle(Outcome.IGNORED)
+        return not has_begun
 
     def can_stop(self, flight: Flight) -> bool:
         return not isinstance(flight.carrier, Job)
@@ -260,8 +267,6 @@ class TaskRun(Run):
                 return None
             vote_of_abandoned(flight, now_us)
             return carrier.is_replaced
-        if carrier.done():
-            return None
         is_replaced = self.plan.abandoned.add()
         _LINGERING.add(carrier)
         carrier.add_done_callback(functools.partial(_ended, self.plan, is_replaced))
