@@ -21,9 +21,9 @@ both = pytest.mark.parametrize("fan", [in_tasks, in_threads], ids=["tasks", "thr
 ALONE = """\
 resilience.batch INTERNAL batch.abandoned=0 batch.business=1 batch.hedged=0 batch.name=spans batch.ok=1 batch.stopped=
   resilience.batch.call INTERNAL batch.back_end={fn} batch.hedge=False batch.index=0 batch.result=ok
-    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=0 breaker.state=closed decision=admitted pipeline=stock policy=breaker
+    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=1 breaker.state=closed decision=admitted pipeline=stock policy=breaker
   resilience.batch.call INTERNAL ERROR (Failure) batch.back_end={fn} batch.hedge=False batch.index=1 batch.result=business
-    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=0 breaker.state=closed decision=admitted pipeline=stock policy=breaker"""
+    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=1 breaker.state=closed decision=admitted pipeline=stock policy=breaker"""
 
 
 @both
