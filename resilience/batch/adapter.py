@@ -166,7 +166,9 @@ def _is_coroutine_function(fn: Any) -> bool:
 
 def as_adapter(target: Any, pipeline: Guard | None = None) -> Adapter[Any, Any]:
     """`target` itself where it is an adapter, else the back end that a function is, behind `pipeline`."""
-    if isinstance(target, (Backend, Adapter)):
+    if isinstance(target, Backend):
+        return target
+    if hasattr(target, "may_hedge") and isinstance(target, Adapter):  # which is slow to find out
         return target
     return FunctionBackend(target, pipeline=pipeline)
 

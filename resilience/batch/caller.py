@@ -136,11 +136,10 @@ class BatchCaller:
             TypeError: the back end is for tasks, or there are no requests.
         """
         adapter, requests = self._input(target, requests, needs_tasks=False)
-        results: list[Any] = []
-        run = ThreadRun(self._plan(on_progress), Source(adapter, self._pair, requests), partial(_place, results))
+        run = ThreadRun(self._plan(on_progress), Source(adapter, self._pair, requests))
         with _Counting(self._counts, run):
             run.gather()
-        return Results(results, self.name, run.report())
+        return Results(run.results, self.name, run.report())
 
     @overload
     def stream(
@@ -192,11 +191,10 @@ class BatchCaller:
     async def acall(self, target: Any, requests: Any = _ABSENT, /, *, on_progress: OnProgress | None = None) -> Results[Any]:
         """As `call`, in tasks. Requests may come from an asynchronous iterator. A cancelled batch cancels its calls."""
         adapter, requests = self._input(target, requests, needs_tasks=True)
-        results: list[Any] = []
-        run = TaskRun(self._plan(on_progress), self._source(adapter, requests), partial(_place, results))
+        run = TaskRun(self._plan(on_progress), self._source(adapter, requests))
         with _Counting(self._counts, run):
             await run.gather()
-        return Results(results, self.name, run.report())
+        return Results(run.results, self.name, run.report())
 
     @overload
     def astream(
@@ -332,14 +330,6 @@ class _Counting:
         self._counts.ended(self._run, report)
         if self._run.plan.trace is not None:
             self._run.plan.trace.end(report)
-
-
-def _place(results: list[Any], index: int, request: Any, result: Result[Any]) -> None:
-    try:
-        results[index] = result
-    except IndexError:
-        results += [None] * (index - len(results))
-        results.append(result)
 
 
 def _append(arrived: deque[Settled[Any, Any]], index: int, request: Any, result: Result[Any]) -> None:

@@ -49,7 +49,8 @@ class BatchCounts:
         """One is over."""
         with self._lock:
             self._at_work.discard(run)
-            self._calls += _calls_of(report)
+            for result, count in _calls_of(report).items():
+                self._calls[result] += count
             self._ends[report.stopped or DONE] += 1
             self._hedged += report.hedged
 
@@ -58,7 +59,7 @@ class BatchCounts:
         with self._lock:
             counts = Counter(self._calls)
             for run in self._at_work:
-                counts += _calls_of(run.report())
+                counts.update(_calls_of(run.report()))
         return Counter({**dict.fromkeys(["ok", *(kind.value for kind in Kind)], 0), **counts})
 
     def ends(self) -> Counter[str]:
@@ -77,8 +78,5 @@ class BatchCounts:
             return sum(run.in_flight for run in self._at_work)
 
 
-def _calls_of(report: Report) -> Counter[str]:
-    counts: Counter[str] = Counter(ok=report.ok)
-    for kind, count in (report.failed or {}).items():
-        counts[kind.value] = count
-    return counts
+def _calls_of(report: Report) -> dict[str, int]:
+    return {"ok": report.ok, **{kind.value: count for kind, count in report.failed.items()}}

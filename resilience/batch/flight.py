@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, Final
 
 from resilience.batch.result import Err
-from resilience.call import CURRENT, Call, FunctionCall, Permit
+from resilience.call import CURRENT, Call, Permit
 from resilience.errors import DeadlineExceeded
 from resilience.layers.breaker.classify import judge_error
 
@@ -28,7 +28,7 @@ class Phase(Enum):
 FLYING: Final = Phase.FLYING
 
 
-class Flight(FunctionCall):
+class Flight(Call):
     """A try is the call that encloses whatever it does; where its pipeline is passed the fast way, it is the call of that, too.
 
     A hedge counts as a second attempt: retries within are off, and services further in are told.
@@ -53,6 +53,7 @@ class Flight(FunctionCall):
         "limit_us",
         "permit",
         "phase",
+        "request",
         "stopped_by",
         "twin",
     )
@@ -61,8 +62,6 @@ class Flight(FunctionCall):
         self, index: int, adapter: Any, request: Any, now_us: int, limit_us: int, around: Call | None
     ) -> None:
         self.name = adapter.name
-        self.args = (request,)
-        self.kwargs = _NO_KWARGS
         self.key = self.cost = None
         self.now_us = now_us
         self.held = []
@@ -80,6 +79,7 @@ class Flight(FunctionCall):
             self.pipeline = around.pipeline  # so that `current_call` still tells of the request that is being served
         self.index = index
         self.adapter = adapter
+        self.request = request
         self.limit_us = self.due_us = limit_us
         self.phase = FLYING
         self.is_outdone = self.is_second = False
@@ -91,9 +91,19 @@ class Flight(FunctionCall):
         self.endpoint: Any = None
         self.innermost: Call | None = None
 
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """For key functions: the arguments of the function that is called."""
+        return (self.request,)
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """For key functions: it has no keyword arguments."""
+        return _NO_KWARGS
+
     def second(self, now_us: int) -> Flight:
         """Another try of the same request."""
-        other = Flight(self.index, self.adapter, self.args[0], now_us, self.limit_us, self.parent)
+        other = Flight(self.index, self.adapter, self.request, now_us, self.limit_us, self.parent)
         other.attempt += 1
         other.is_second = True
         other.twin, self.twin = self, other

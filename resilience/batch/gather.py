@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 from resilience.batch.adapter import Adapter, FunctionBackend
@@ -25,6 +25,7 @@ from resilience.stage import Stage, settle_error, settle_success
 
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
+_PLAIN_CREATE_TASK: Final = asyncio.BaseEventLoop.create_task
 _NOT_AT_WORK: Final = (inspect.CORO_CREATED, inspect.CORO_CLOSED)
 """A task that is cancelled before its first step never gets to it, and ends without a word."""
 
@@ -32,14 +33,16 @@ _NOT_AT_WORK: Final = (inspect.CORO_CREATED, inspect.CORO_CLOSED)
 class TaskRun(Run):
     """A batch driven by the event loop."""
 
-    def __init__(self, plan: BatchPlan, source: Source | FedSource, deliver: Deliver) -> None:
+    def __init__(self, plan: BatchPlan, source: Source | FedSource, deliver: Deliver | None = None) -> None:
         super().__init__(plan, source, deliver)
         self._loop = asyncio.get_running_loop()
         self._timer: Timer | None = None
         self._news: asyncio.Future[None] | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._last_adapter: Adapter[Any, Any] | None = None
-        self._fast: tuple[Pipeline, Callable[[Any], Any]] | None = None
+        self._pipeline: Pipeline | None = None
+        self._task = _task_maker(self._loop)
+        self._unbegun: list[asyncio.Task[None]] = []
 
     # --- waiting ------------------------------------------------------------------------------------------------------------------
 
@@ -91,6 +94,8 @@ class TaskRun(Run):
                 self.cancel()
             while self.live:
                 await self._until_news()
+            if self._unbegun:
+                await asyncio.sleep(0)  # by then they have ended
             if self._feeder is not None:
                 self._feeder.cancel()
                 await asyncio.wait((self._feeder,), timeout=self.settings.grace_s)
@@ -152,11 +157,24 @@ class TaskRun(Run):
         adapter = flight.adapter
         if adapter is not self._last_adapter:
             self._know(adapter)
-        if self._fast is not None:
-            return self._launch_fast(flight, *self._fast, prepared)
-        if not adapter.is_async:
-            return self._launch_in_thread(flight, prepared)
-        flight.carrier = self._loop.create_task(self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
+        if self._pipeline is None:
+            if not adapter.is_async:
+                return self._launch_in_thread(flight, prepared)
+            flight.carrier = self._task(self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
+            return None
+        flight.pipeline = self._pipeline
+        stage = self._pipeline.outer
+        limit_us = flight.limit_us
+        if limit_us - flight.now_us < self.plan.half_us and stage.timeout is None:
+            flight.deadline_counts = False
+        try:
+            flight.permit = permit = stage.admit(flight)
+        except Exception as error:
+            return failure(adapter, error)
+        deadline_us = flight.deadline_us
+        if deadline_us is not None and deadline_us < limit_us:  # the pipeline's own
+            self._shorten(flight, deadline_us)
+        flight.carrier = self._task(self._fly_fast(flight, permit, stage, adapter.fn, prepared))
         return None
 
     def _launch_in_thread(self, flight: Flight, prepared: Any) -> Err | None:
@@ -201,27 +219,11 @@ class TaskRun(Run):
         if isinstance(pipeline, PipelineHandle):
             pipeline = pipeline.current
         self._last_adapter = None if follows else adapter
-        self._fast = None
+        self._pipeline = None
         if self.plan.trace is not None or pipeline is None or type(adapter) is not FunctionBackend or not adapter.is_async:
             return
         if pipeline.retry is None and not pipeline.outer.has_effects:
-            self._fast = (pipeline, adapter.fn)
-
-    def _launch_fast(self, flight: Flight, pipeline: Pipeline, fn: Callable[[Any], Any], request: Any) -> Err | None:
-        stage = pipeline.outer
-        flight.pipeline = pipeline
-        limit_us = flight.limit_us
-        if limit_us - flight.now_us < self.plan.half_us and stage.timeout is None:
-            flight.deadline_counts = False
-        try:
-            permit = flight.permit = stage.admit(flight)
-        except Exception as error:
-            return failure(flight.adapter, error)
-        deadline_us = flight.deadline_us
-        if deadline_us is not None and deadline_us < limit_us:  # the pipeline's own
-            self._shorten(flight, deadline_us)
-        flight.carrier = self._loop.create_task(self._fly_fast(flight, permit, stage, fn, request))
-        return None
+            self._pipeline = pipeline
 
     async def _fly_fast(self, flight: Flight, permit: Permit, stage: Stage, fn: Callable[[Any], Any], request: Any) -> None:
         CURRENT.set(flight)
@@ -235,7 +237,12 @@ class TaskRun(Run):
         else:
             settle_success(permit, self.clock.now_us())
             result = Ok(value)
-        self.landed(flight, result)
+        if self._more or self.unread is not None or not self._counts_only:
+            self.landed(flight, result)
+            return
+        self._land(flight, result)  # `landed`, where nothing of the user's is called
+        if not self.live:
+            self.wake()
 
     def _failed_fast(self, flight: Flight, permit: Permit, stage: Stage, error: BaseException) -> Err:
         stopped_by = flight.stopped_by
@@ -252,8 +259,10 @@ class TaskRun(Run):
         task = flight.carrier
         has_begun = inspect.getcoroutinestate(task.get_coro()) not in _NOT_AT_WORK
         task.cancel()
-        if not has_begun and flight.permit is not None:  # none of it will ever run
-            flight.permit.settle(Outcome.IGNORED)
+        if not has_begun:
+            self._unbegun.append(task)
+            if flight.permit is not None:
+                flight.permit.settle(Outcome.IGNORED)
         return not has_begun
 
     def can_stop(self, flight: Flight) -> bool:
@@ -276,6 +285,13 @@ class TaskRun(Run):
         elif stopped_by is not None:
             settle_error(flight.permit, stopped_by.error)
         return is_replaced
+
+
+def _task_maker(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]:
+    """Makes tasks of `loop`: where it would do no more than that itself, without asking it, which costs as much as a breaker."""
+    if type(loop).create_task is _PLAIN_CREATE_TASK and loop.get_task_factory() is None and not loop.get_debug():
+        return functools.partial(asyncio.Task, loop=loop)
+    return loop.create_task
 
 
 def _ended(plan: BatchPlan, is_replaced: bool, task: asyncio.Task[Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, Literal, TypeVar, overload
 
@@ -134,7 +134,7 @@ class Report:
     """
 
     ok: int = 0
-    failed: Counter[Kind] | None = None
+    failed: Mapping[Kind, int] = field(default_factory=dict)
     hedged: int = 0
     abandoned: int = 0
     peak: int = 0

@@ -44,10 +44,10 @@ class Run:
     Args:
         plan: what the caller of the batch has settled beforehand.
         source: where requests come from.
-        deliver: takes each result, once.
+        deliver: takes each result of a stream, once; None: they are kept in `results`, in the order of their requests.
     """
 
-    def __init__(self, plan: BatchPlan, source: Source | FedSource, deliver: Deliver) -> None:
+    def __init__(self, plan: BatchPlan, source: Source | FedSource, deliver: Deliver | None = None) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.clock = plan.clock
@@ -67,6 +67,7 @@ class Run:
         """How many results wait to be read; for streams, which begin no more calls than their reader keeps up with."""
         self._source = source
         self._deliver = deliver
+        self.results: list[Any] = []
         self._more = True
         self._filling = False
         self._next = 0
@@ -77,6 +78,7 @@ class Run:
         self._to_hedge: deque[Flight] = deque()
         self._stop_over = self.settings.stop_over
         self._on_progress = plan.on_progress
+        self._counts_only = deliver is None and plan.on_progress is None and plan.hedge_us is None
         self._home = copy_context()
         self._is_home = False
         if plan.trace is not None:
@@ -199,13 +201,18 @@ class Run:
         return True
 
     def _count(self) -> int:
+        """One more request. Returns its place."""
         index = self._next
         self._next = index + 1
+        if self._deliver is None:
+            self.results.append(None)
         return index
 
     def _begin(self, adapter: Adapter[Any, Any], request: Any, now_us: int) -> None:
-        index = self._next
+        index = self._next  # `_count`, written out
         self._next = index + 1
+        if self._deliver is None:
+            self.results.append(None)
         if self.stopped:
             self._settle(index, request, self._not_begun())
             return
@@ -226,7 +233,7 @@ class Run:
             self.wake_us = flight.due_us
             self.rearm()
         try:
-            prepared = flight.adapter.prepare(flight.args[0])
+            prepared = flight.adapter.prepare(flight.request)
         except Exception as error:
             failed = Err(not_made(error), Kind.BUSINESS)
         else:
@@ -258,7 +265,11 @@ class Run:
         else:
             flight.carrier = flight.permit = flight.innermost = None  # they hold the flight
             if phase is FLYING and flight.twin is None:
-                self._settle(flight.index, flight.args[0], result)
+                if self._counts_only and not isinstance(result, Err):  # `_settle`, where nobody else takes part in it
+                    self.ok += 1
+                    self.results[flight.index] = result
+                else:
+                    self._settle(flight.index, flight.request, result)
             else:
                 self._take(flight, result)
         if self._more or self._to_hedge:
@@ -277,7 +288,7 @@ class Run:
             if decided is None:
                 return
             result = decided
-        self._settle(flight.index, flight.args[0], result)
+        self._settle(flight.index, flight.request, result)
 
     def _of_two(self, flight: Flight, twin: Flight, result: Result[Any]) -> Result[Any] | None:
         """The result of a request with two tries, one of which has ended; None: it depends on the other."""
@@ -300,7 +311,10 @@ class Run:
             self.failed[result.kind] += 1
             self._failures += result.kind is not Kind.CANCELLED
             self._judge_failures()
-        self._deliver(index, request, result)
+        if self._deliver is None:
+            self.results[index] = result
+        else:
+            self._deliver(index, request, result)
         if self._on_progress is not None:
             self._tell()
 
@@ -397,7 +411,7 @@ class Run:
     def _hedge(self, first: Flight) -> None:
         if first not in self.live or first.phase is not FLYING:
             return
-        if not first.adapter.may_hedge(first.args[0]) or not self.plan.budget_of(first.adapter).take():
+        if not first.adapter.may_hedge(first.request) or not self.plan.budget_of(first.adapter).take():
             return
         self.hedged += 1
         self._send(first.second(self.clock.now_us()))
@@ -435,4 +449,4 @@ class Run:
     def report(self) -> Report:
         """How it went, up to now."""
         took_s = (self.clock.now_us() - self.began_us) / US_PER_S
-        return Report(self.ok, Counter(self.failed), self.hedged, self.abandoned, self.peak, self.stopped, took_s)
+        return Report(self.ok, dict(self.failed), self.hedged, self.abandoned, self.peak, self.stopped, took_s)

@@ -57,7 +57,7 @@ class BatchTrace:
 
     def end(self, report: Report) -> None:
         """The batch is over."""
-        failed = {f"resilience.batch.{kind.value}": count for kind, count in (report.failed or {}).items()}
+        failed = {f"resilience.batch.{kind.value}": count for kind, count in report.failed.items()}
         self._span.set_attributes(
             {
                 "resilience.batch.ok": report.ok,

@@ -23,7 +23,7 @@ _LOOK_EVERY_S: Final = 0.001
 class ThreadRun(Run):
     """A batch driven by one thread."""
 
-    def __init__(self, plan: BatchPlan, source: Source, deliver: Deliver) -> None:
+    def __init__(self, plan: BatchPlan, source: Source, deliver: Deliver | None = None) -> None:
         super().__init__(plan, source, deliver)
         self._landings: queue.SimpleQueue[tuple[Flight, Result[Any]]] = queue.SimpleQueue()
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from resilience import CircuitOpen, DeadlineExceeded, RateLimited
 from resilience.batch import BatchCaller, Kind, Results
 
@@ -100,7 +102,7 @@ def in_tasks(caller: BatchCaller, acts: Acts, requests: Iterable[Any], **options
     """As tasks of a loop of their own."""
 
     async def run() -> Results[Any]:
-        results = await caller.acall(acts.acall, requests, **options)
+        results: Results[Any] = await caller.acall(acts.acall, requests, **options)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return results
 
@@ -109,4 +111,14 @@ def in_tasks(caller: BatchCaller, acts: Acts, requests: Iterable[Any], **options
 
 def in_threads(caller: BatchCaller, acts: Acts, requests: Iterable[Any], **options: Any) -> Results[Any]:
     """In threads."""
-    return caller.call(acts.call, requests, **options)
+    results: Results[Any] = caller.call(acts.call, requests, **options)
+    return results
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until it holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to that")

@@ -93,7 +93,7 @@ def test_a_request_that_its_back_end_cannot_make_fails_alone_and_is_no_vote(fan:
     assert breaker.state is BreakerState.CLOSED
 
 
-# --- time ---------------------------------------------------------------------------------------------------------------------------
+# --- time -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_that_hangs_costs_its_own_part_and_nothing_else(fan: Fan, make: Make, released: threading.Event) -> None:
@@ -138,7 +138,7 @@ def test_a_caller_without_time_left_gets_no_call_made(fan: Fan, make: Make) -> N
     assert (acts.calls, [failure.kind for failure in results.errors()]) == ([], [Kind.TIMEOUT] * 2)
 
 
-# --- guards -------------------------------------------------------------------------------------------------------------------------
+# --- guards -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("retry", [False, True])
@@ -206,7 +206,7 @@ def test_it_shrinks_with_health(fan: Fan, make: Make) -> None:
     assert (fan(caller, acts, range(30)).report.peak, acts.peak <= 3) == (3, True)
 
 
-# --- telling ------------------------------------------------------------------------------------------------------------------------
+# --- telling ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_progress_is_told_after_each_result(fan: Fan, make: Make) -> None:

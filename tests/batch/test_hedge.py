@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from resilience import BreakerState, CircuitBreaker, Pipeline, Retry
-from resilience.batch import Balanced, BatchCaller, FunctionBackend, Kind
+from resilience.batch import Balanced, BatchCaller, FunctionBackend, Kind, Results
 from resilience.call import CURRENT
 from resilience.layers.retry.budget import RetryBudget
-from tests.batch.acts import TIMEOUT_S
+from resilience.testing import ManualClock
+from tests.batch.acts import TIMEOUT_S, until
 
 Make = Callable[..., BatchCaller]
 
@@ -104,24 +105,39 @@ def test_where_both_fail_it_has_failed_once(make: Make) -> None:
     assert [failure.kind for failure in results.errors()] == [Kind.TRANSPORT]
 
 
-def test_where_both_hang_it_is_late_once(make: Make) -> None:
-    async def hangs(request: str) -> None:
+def hung(caller: BatchCaller, clock: ManualClock, count: int) -> Results[Any]:
+    """What comes of calls of which every try hangs, and whose hedges are due after 1 s and limits after 2 s."""
+    inside = 0
+
+    async def hangs(request: int) -> None:
+        nonlocal inside
+        inside += 1
         await asyncio.Event().wait()
 
-    results = asyncio.run(make(hedge_after_s=0.02, call_timeout_s=0.1).acall(hangs, ["a"]))
+    async def run() -> Results[Any]:
+        task = asyncio.create_task(caller.acall(hangs, range(count)))
+        await until(lambda: inside == count)
+        clock.advance(1.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        clock.advance(1.0)
+        return await task
+
+    return asyncio.run(run())
+
+
+def test_where_both_hang_it_is_late_once(make: Make, clock: ManualClock) -> None:
+    results = hung(make(hedge_after_s=1.0, call_timeout_s=2.0, clock=clock), clock, 1)
     assert [failure.kind for failure in results.errors()] == [Kind.TIMEOUT]
     assert results.report.hedged == 1
 
 
-def test_the_budget_bounds_them(make: Make) -> None:
-    async def hangs(request: int) -> None:
-        await asyncio.Event().wait()
-
-    results = asyncio.run(make(hedge_after_s=0.02, call_timeout_s=0.1, concurrency=100).acall(hangs, range(40)))
-    assert results.report.hedged == 5  # of ten tokens, until half of them are left
-    own = Retry(budget=(4, 0.1))
-    caller = make(hedge_after_s=0.02, call_timeout_s=0.1, concurrency=100, pipeline=Pipeline("stock", own))
-    assert asyncio.run(caller.acall(hangs, range(40))).report.hedged == 2
+def test_the_budget_bounds_them(make: Make, clock: ManualClock) -> None:
+    settings: dict[str, Any] = {"hedge_after_s": 1.0, "call_timeout_s": 2.0, "concurrency": 100, "clock": clock}
+    assert hung(make(**settings), clock, 40).report.hedged == 5  # of ten tokens, until half of them are left
+    own = Retry(budget=(4, 0.1), clock=clock)
+    caller = make(**settings, pipeline=Pipeline("stock", own))
+    assert hung(caller, clock, 40).report.hedged == 2
     assert own.status()["budget_tokens"] <= 2
 
 

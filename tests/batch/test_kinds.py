@@ -24,7 +24,6 @@ from resilience.layers.statuses import GRPC_CODES
         (ValueError(), Kind.BUSINESS),
         (RequestNotMade(), Kind.BUSINESS),
         (TimeoutError(), Kind.TIMEOUT),
-        (asyncio.TimeoutError(), Kind.TIMEOUT),
         (DeadlineExceeded(), Kind.TIMEOUT),
         (RateLimited(), Kind.REFUSED),
         (CircuitOpen(), Kind.REFUSED),

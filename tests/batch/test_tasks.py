@@ -14,19 +14,10 @@ import pytest
 from resilience import BreakerState, CircuitBreaker, CircuitOpen, Deadline, Pipeline, Retry, current_call, current_deadline
 from resilience.batch import BatchCaller, CallCancelled, Err, FunctionBackend, Kind, Ok, RequestNotMade
 from resilience.testing import ManualClock
-from tests.batch.acts import Acts
+from tests.batch.acts import Acts, until
 
 Make = Callable[..., BatchCaller]
 item: ContextVar[str] = ContextVar("item", default="none")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let others run until it holds."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    pytest.fail("it never came to that")
 
 
 def test_time_is_that_of_the_clock(make: Make, clock: ManualClock) -> None:
@@ -220,9 +211,9 @@ def test_a_function_that_returns_an_awaitable_is_told_what_to_do(make: Make) -> 
     async def fetch(sku: str) -> str:
         return sku
 
-    (failure,) = asyncio.run(make().acall(lambda sku: fetch(sku), ["a"])).errors()
+    (failure,) = asyncio.run(make().acall(lambda sku: fetch(sku.strip()), ["a"])).errors()
     assert "wrap it in FunctionBackend(fn, is_async=True)" in str(failure.error)
-    wrapped: Any = FunctionBackend(lambda sku: fetch(sku), "prices", is_async=True)
+    wrapped: Any = FunctionBackend(lambda sku: fetch(sku.strip()), "prices", is_async=True)
     assert asyncio.run(make().acall(wrapped, ["a"])).values() == ["a"]
 
 

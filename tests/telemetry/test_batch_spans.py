@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from resilience import CircuitBreaker, Pipeline
+from resilience import Deadline, Pipeline
 from resilience.batch import BatchCaller, Results
 from tests.batch.acts import Acts, in_tasks, in_threads
 from tests.telemetry.recording import Recording
@@ -21,14 +21,14 @@ both = pytest.mark.parametrize("fan", [in_tasks, in_threads], ids=["tasks", "thr
 ALONE = """\
 resilience.batch INTERNAL batch.abandoned=0 batch.business=1 batch.hedged=0 batch.name=spans batch.ok=1 batch.stopped=
   resilience.batch.call INTERNAL batch.back_end={fn} batch.hedge=False batch.index=0 batch.result=ok
-    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=1 breaker.state=closed decision=admitted pipeline=stock policy=breaker
+    resilience.deadline INTERNAL decision=admitted pipeline=stock policy=deadline
   resilience.batch.call INTERNAL ERROR (Failure) batch.back_end={fn} batch.hedge=False batch.index=1 batch.result=business
-    resilience.breaker INTERNAL breaker.failure_rate=0.0 breaker.generation=1 breaker.state=closed decision=admitted pipeline=stock policy=breaker"""
+    resilience.deadline INTERNAL decision=admitted pipeline=stock policy=deadline"""
 
 
 @both
 def test_a_batch_is_a_span_with_one_for_each_call(recorded: Recording, fan: Fan) -> None:
-    with BatchCaller("spans", pipeline=Pipeline("stock", CircuitBreaker()), concurrency=1) as caller:
+    with BatchCaller("spans", pipeline=Pipeline("stock", Deadline()), concurrency=1) as caller:
         fan(caller, Acts(), ["a", "fails"])
     assert recorded.tree() == ALONE.format(fn="acall" if fan is in_tasks else "call")
 

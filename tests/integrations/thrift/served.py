@@ -15,6 +15,8 @@ from thriftpy2.server import TThreadedServer
 from thriftpy2.thrift import TProcessor
 from thriftpy2.transport import TBufferedTransportFactory, TServerSocket
 
+make_socket: Any = TServerSocket
+make_protocols: Any = TBinaryProtocolFactory
 shop: Any = thriftpy2.load(str(Path(__file__).with_name("shop.thrift")), module_name="shop_thrift")
 
 
@@ -42,7 +44,7 @@ class Stock:
         self.asked.append(sku)
 
 
-class _Server(TThreadedServer):  # type: ignore[misc]  # thriftpy2 ships no types
+class _Server(TThreadedServer):
     """Its threads end with the test."""
 
     def __init__(self, *args: Any) -> None:
@@ -67,11 +69,11 @@ class Served:
 def serving() -> Iterator[Served]:
     """Serve on a free port until the block is left."""
     stock = Stock()
-    listening = TServerSocket("127.0.0.1", 0, client_timeout=30_000)
+    listening: Any = make_socket("127.0.0.1", 0, client_timeout=30_000)
     listening.listen()
     port = listening.sock.getsockname()[1]
     listening.listen = lambda: None
-    server = _Server(TProcessor(shop.Stock, stock), listening, TBufferedTransportFactory(), TBinaryProtocolFactory())
+    server = _Server(TProcessor(shop.Stock, stock), listening, TBufferedTransportFactory(), make_protocols())
     thread = threading.Thread(target=_serve, args=(server,), daemon=True)
     thread.start()
     try:
