@@ -53,12 +53,13 @@ names: .venv/.test ## write the list of public names anew, after a change that w
 reference: .venv/.test ## write the reference of the configuration file and its JSON Schema anew, after a change that was meant
 	@$(python) tools/config_reference.py --write
 
-bench: .venv/.test .venv/.bench ## measure what the middleware, following a file and shared stores cost
+bench: .venv/.test .venv/.bench ## measure what the middleware, following a file, shared stores and batches cost
 	@$(python) benchmarks/asgi_stack.py $(ARGS)
 	@$(python) benchmarks/grpc_stack.py
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 	@$(python) benchmarks/host_store.py
+	@$(python) benchmarks/batch.py
 
 mutation: .venv/.test .venv/.mutation ## change the core in one place at a time and see that a test notices (15 to 30 minutes)
 	@rm -rf mutants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -41,7 +42,7 @@ def shown(words: str) -> str:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (9, 2)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (10, 2)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +116,19 @@ def test_calls_that_leave_the_process_go_through_the_pipeline_as_shown(configure
         session.trust_env = False
         assert (client.get(peer.url).text, session.get(peer.url).text) == ("done", "done")
     assert all(0 < int(said or 0) <= 4980 for said in peer.values("x-envoy-expected-rq-timeout-ms"))
+
+
+def test_a_page_is_put_together_as_shown() -> None:
+    async def price_of(sku: str) -> int:
+        if sku == "gone":
+            raise ConnectionError(sku)
+        await asyncio.sleep(10 if sku == "slow" else 0)
+        return len(sku)
+
+    names: dict[str, Any] = {"price_of": price_of}
+    exec(compile(shown("BatchCaller"), "README.md", "exec"), names)
+    page = asyncio.run(names["page"](["tea", "slow", "gone", "coffee"]))
+    assert page == ["3", "timeout", "transport", "6"]
 
 
 def test_errors_are_written_as_shown(configured: Path) -> None:
