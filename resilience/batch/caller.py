@@ -109,6 +109,7 @@ class BatchCaller:
         self.pipeline = pipeline
         self.health = health
         self.clock = clock or _clock_of(pipeline)
+        self._limits_us = [self.settings.in_us(limit) for limit in ("timeout_s", "call_timeout_s", "hedge_after_s", "grace_s")]
         self._abandoned = Abandoned(abandoned_max)
         self._pool = ThreadPool(f"resilience-{name}", self.settings.most_threads, self._abandoned)
         self._budget = RetryBudget(*hedge_budget)
@@ -285,17 +286,15 @@ class BatchCaller:
         return Source(adapter, self._pair, requests)
 
     def _plan(self, on_progress: OnProgress | None) -> BatchPlan:
-        settings = self.settings
         began_us = self.clock.now_us()
         around = enclosing_call()
         deadline_us = deadline_us_around(around)
-        timeout_us = settings.in_us("timeout_s")
+        timeout_us, call_us, hedge_us, grace_us = self._limits_us
         if timeout_us is not None and (deadline_us is None or began_us + timeout_us < deadline_us):
             deadline_us = began_us + timeout_us
-        call_us = settings.in_us("call_timeout_s")
         return BatchPlan(
             name=self.name,
-            settings=settings,
+            settings=self.settings,
             clock=self.clock,
             began_us=began_us,
             deadline_us=deadline_us,
@@ -307,8 +306,8 @@ class BatchCaller:
             trace=begin(self.name, around),
             on_progress=on_progress,
             call_us=call_us,
-            hedge_us=settings.in_us("hedge_after_s"),
-            grace_us=settings.in_us("grace_s") or 0,
+            hedge_us=hedge_us,
+            grace_us=grace_us or 0,
             half_us=(call_us or timeout_us or 0) // 2,
         )
 

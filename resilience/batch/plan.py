@@ -35,7 +35,7 @@ class Progress(NamedTuple):
 OnProgress = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs a batch as much as two of its calls
 class BatchPlan:
     """One batch, before its first call. `around` is the call that it is a part of; `deadline_us` the earlier of both deadlines."""
 

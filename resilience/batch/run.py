@@ -68,6 +68,7 @@ class Run:
         self._source = source
         self._deliver = deliver
         self.results: list[Any] = []
+        self._ahead = 0  # calls that may be handed over before there is room, to a driver that sees to the room itself
         self._more = True
         self._filling = False
         self._next = 0
@@ -174,7 +175,7 @@ class Run:
             while self._more:
                 if unread is not None and unread() >= cap:
                     break
-                if self.in_flight >= cap and not self.stopped and not self._is_blocked():
+                if self.in_flight >= cap + self._ahead and not self.stopped and not self._is_blocked():
                     break
                 try:
                     drawn = draw()
@@ -184,10 +185,8 @@ class Run:
                 if drawn.__class__ is Lack:
                     self._more = drawn is Lack.NOT_YET
                     break
-                if everybodys is not None:
-                    self._begin(everybodys, drawn, now_us)
-                else:
-                    self._begin(drawn[0], drawn[1], now_us)
+                adapter, request = drawn if everybodys is None else (everybodys, drawn)
+                self._begin(adapter, request, now_us)
             while self._to_hedge and self.in_flight < cap:
                 self._hedge(self._to_hedge.popleft())
         finally:
@@ -222,9 +221,9 @@ class Run:
         flight = Flight(index, adapter, request, now_us, limit_us, self._around)
         if self._hedge_us is not None and now_us + self._hedge_us < limit_us:
             flight.due_us = now_us + self._hedge_us
-        self._send(flight)
+        self._send(flight, adapter)
 
-    def _send(self, flight: Flight) -> None:
+    def _send(self, flight: Flight, adapter: Adapter[Any, Any]) -> None:
         self.live.add(flight)
         self.in_flight = in_flight = self.in_flight + 1
         if in_flight > self.peak:
@@ -233,7 +232,7 @@ class Run:
             self.wake_us = flight.due_us
             self.rearm()
         try:
-            prepared = flight.adapter.prepare(flight.request)
+            prepared = adapter.prepare(flight.request)
         except Exception as error:
             failed = Err(not_made(error), Kind.BUSINESS)
         else:
@@ -385,7 +384,9 @@ class Run:
             self.wake_us = flight.due_us
             self.rearm()
         if self.stop_try(flight):
-            self._land(flight, timed_out(self.plan.name, began=False) if instead is None else instead)
+            if instead is None or instead.kind is Kind.TIMEOUT:
+                instead = flight.stopped_by = timed_out(self.plan.name, began=False)
+            self._land(flight, instead)
         elif instead is None and not self.can_stop(flight):  # nobody needs what comes of it
             self._abandon(flight)
 
@@ -414,7 +415,7 @@ class Run:
         if not first.adapter.may_hedge(first.request) or not self.plan.budget_of(first.adapter).take():
             return
         self.hedged += 1
-        self._send(first.second(self.clock.now_us()))
+        self._send(first.second(self.clock.now_us()), first.adapter)
 
     # --- ending before its time ---------------------------------------------------------------------------------------------------
 
@@ -449,4 +450,5 @@ class Run:
     def report(self) -> Report:
         """How it went, up to now."""
         took_s = (self.clock.now_us() - self.began_us) / US_PER_S
-        return Report(self.ok, dict(self.failed), self.hedged, self.abandoned, self.peak, self.stopped, took_s)
+        peak = min(self.peak, self.settings.concurrency)
+        return Report(self.ok, dict(self.failed), self.hedged, self.abandoned, peak, self.stopped, took_s)

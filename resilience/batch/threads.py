@@ -25,7 +25,22 @@ class ThreadRun(Run):
 
     def __init__(self, plan: BatchPlan, source: Source, deliver: Deliver | None = None) -> None:
         super().__init__(plan, source, deliver)
+        settings = self.settings
+        if settings.most_threads <= settings.concurrency and not self._counts_from_the_start:
+            self._ahead = settings.concurrency
         self._landings: queue.SimpleQueue[tuple[Flight, Result[Any]]] = queue.SimpleQueue()
+
+    @property
+    def _counts_from_the_start(self) -> bool:
+        """Whether it matters when each call begins. Else the pool bounds them, and its threads find the next one by themselves."""
+        settings, plan = self.settings, self.plan
+        return (
+            settings.stop_over is not None
+            or plan.call_us is not None
+            or plan.hedge_us is not None
+            or plan.health is not None
+            or self._deliver is not None
+        )
 
     # --- waiting ------------------------------------------------------------------------------------------------------------------
 
