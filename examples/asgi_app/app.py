@@ -126,7 +126,7 @@ async def is_up(request: Request) -> Response:
 
 
 def create_app(
-    config: Path, payments_url: str, stock: Stock | None = None, prices_url: str = "http://127.0.0.1:8002"
+    config: Path, payments_url: str, stock: Stock | None = None, prices_url: str | None = None
 ) -> OpenTelemetryMiddleware:
     """Make the order service.
 
@@ -134,7 +134,7 @@ def create_app(
         config: the file that says how it is guarded.
         payments_url: where the payment service is.
         stock: what orders are taken from; default `Plenty()`.
-        prices_url: where the price service is, for the page of offers.
+        prices_url: where the price service is; default none, and no page of offers.
 
     Raises:
         ConfigError: the configuration file cannot be used.
@@ -144,10 +144,9 @@ def create_app(
     # them (uvicorn: after 5 s), so that no request is sent into a connection that is being closed.
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=2.0)
     client = httpx.AsyncClient(base_url=payments_url, timeout=None, limits=limits, trust_env=False)
-    price_client = httpx.AsyncClient(base_url=prices_url, timeout=None, limits=limits, trust_env=False)
+    price_client = httpx.AsyncClient(base_url=prices_url or "", timeout=None, limits=limits, trust_env=False)
     stock = Plenty() if stock is None else stock
     orders = OrderService(toolkit.pipeline("payments"), client, stock)
-    offers = Offers(toolkit.pipeline("prices"), price_client)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -162,13 +161,14 @@ def create_app(
         """`GET /status`: what the guards are doing, for the demo to watch."""
         return JSONResponse(toolkit.status())
 
+    pages = [] if prices_url is None else [Route("/offers", Offers(toolkit.pipeline("prices"), price_client).page)]
     app = Starlette(
         routes=[
             Route("/healthz", is_up),
             Route("/status", status),
             Route("/orders", orders.create, methods=["POST"]),
             Route("/orders/{id}", orders.read),
-            Route("/offers", offers.page),
+            *pages,
         ],
         exception_handlers={
             PaymentFailed: dependency_failed,
