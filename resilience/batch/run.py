@@ -7,15 +7,15 @@ so it needs no lock; a driver (`gather.py`, `threads.py`) begins the tries, and 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
-from collections import Counter, deque
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
 from resilience.batch.adapter import Adapter
 from resilience.batch.flight import FLYING, NEVER, Flight, Phase
-from resilience.batch.plan import BatchPlan, Progress
+from resilience.batch.plan import BatchPlan
 from resilience.batch.result import (
     BatchStopped,
     CallCancelled,
@@ -29,6 +29,7 @@ from resilience.batch.result import (
     timed_out,
 )
 from resilience.batch.source import FedSource, Lack, Source
+from resilience.batch.tally import Tally
 from resilience.clock import US_PER_S
 from resilience.health import PPB
 
@@ -38,7 +39,7 @@ Deliver = Callable[[int, Any, "Result[Any]"], None]
 """Takes the result of the request at an index."""
 
 
-class Run:
+class Run(ABC):
     """The state of one batch.
 
     Args:
@@ -57,11 +58,7 @@ class Run:
         self.live: set[Flight] = set()
         self.stuck = 0
         self.in_flight = 0
-        self.peak = 0
-        self.ok = 0
-        self.failed: Counter[Kind] = Counter()
-        self.hedged = 0
-        self.abandoned = 0
+        self.tally = Tally()
         self.stopped = ""
         self.unread: Callable[[], int] | None = None
         """How many results wait to be read; for streams, which begin no more calls than their reader keeps up with."""
@@ -72,7 +69,6 @@ class Run:
         self._more = True
         self._filling = False
         self._next = 0
-        self._failures = 0
         self._around = plan.around
         self._call_us = plan.call_us
         self._hedge_us = plan.hedge_us
@@ -103,6 +99,7 @@ class Run:
     def give_up(self, flight: Flight) -> bool | None:
         """Nobody waits for a try any more that does not end. Returns whether its place may be given away; None: it has ended."""
 
+    @abstractmethod
     def rearm(self) -> None:
         """`wake_us` is earlier than it was."""
 
@@ -151,11 +148,6 @@ class Run:
     def is_over(self) -> bool:
         """Whether every request has its result, and nothing is in flight that could still end."""
         return not self._more and not self.live
-
-    @property
-    def settled(self) -> int:
-        """How many requests have their result."""
-        return self.ok + self.failed.total()
 
     def _cap(self) -> int:
         health = self.plan.health
@@ -226,8 +218,8 @@ class Run:
     def _send(self, flight: Flight, adapter: Adapter[Any, Any]) -> None:
         self.live.add(flight)
         self.in_flight = in_flight = self.in_flight + 1
-        if in_flight > self.peak:
-            self.peak = in_flight
+        if in_flight > self.tally.peak:
+            self.tally.peak = in_flight
         if flight.due_us < self.wake_us:
             self.wake_us = flight.due_us
             self.rearm()
@@ -265,7 +257,7 @@ class Run:
             flight.carrier = flight.permit = flight.innermost = None  # they hold the flight
             if phase is FLYING and flight.twin is None:
                 if self._counts_only and not isinstance(result, Err):  # `_settle`, where nobody else takes part in it
-                    self.ok += 1
+                    self.tally.ok += 1
                     self.results[flight.index] = result
                 else:
                     self._settle(flight.index, flight.request, result)
@@ -302,28 +294,21 @@ class Run:
         return result
 
     def _settle(self, index: int, request: Any, result: Result[Any]) -> None:
+        tally = self.tally
         if not isinstance(result, Err):
-            self.ok += 1
+            tally.ok += 1
             if self._hedge_us is not None:
                 self.plan.budget.earn()
         else:
-            self.failed[result.kind] += 1
-            self._failures += result.kind is not Kind.CANCELLED
-            self._judge_failures()
+            tally.fail(result)
+            if self._stop_over is not None and tally.is_over(self._stop_over, self.settings.stop_min_calls):
+                self._stop("failures")
         if self._deliver is None:
             self.results[index] = result
         else:
             self._deliver(index, request, result)
         if self._on_progress is not None:
             self._tell()
-
-    def _judge_failures(self) -> None:
-        over = self._stop_over
-        if over is None or self.stopped:
-            return
-        settled = self.settled
-        if settled >= self.settings.stop_min_calls and self._failures > over * settled:
-            self._stop("failures")
 
     def _stop(self, why: str) -> None:
         """Begin no further call. Those in flight go on to their own ends."""
@@ -402,7 +387,7 @@ class Run:
         else:
             flight.phase = Phase.STUCK
             self.stuck += 1
-        self.abandoned += not flight.is_outdone
+        self.tally.abandoned += not flight.is_outdone
         instead = flight.stopped_by
         if instead is not None:
             self._take(flight, Err(instead.error, instead.kind, abandoned=True))
@@ -414,7 +399,7 @@ class Run:
             return
         if not first.adapter.may_hedge(first.request) or not self.plan.budget_of(first.adapter).take():
             return
-        self.hedged += 1
+        self.tally.hedged += 1
         self._send(first.second(self.clock.now_us()), first.adapter)
 
     # --- ending before its time ---------------------------------------------------------------------------------------------------
@@ -425,7 +410,6 @@ class Run:
         for flight in list(self.live):
             if flight in self.live and flight.phase is FLYING:
                 self._end(flight, self._cancelled())
-        self._tick()
 
     def _cancelled(self) -> Err:
         return Err(CallCancelled(f"{self.plan.name}: the batch was cancelled"), Kind.CANCELLED)
@@ -442,7 +426,7 @@ class Run:
         if self._on_progress is None:
             return
         try:
-            self._on_progress(Progress(self.settled, self._source.total, self.ok, self._failures))
+            self._on_progress(self.tally.progress(self._source.total))
         except Exception:
             self._on_progress = None
             log.exception("%s: its progress callback raised and is told nothing more", self.plan.name)
@@ -450,5 +434,4 @@ class Run:
     def report(self) -> Report:
         """How it went, up to now."""
         took_s = (self.clock.now_us() - self.began_us) / US_PER_S
-        peak = min(self.peak, self.settings.concurrency)
-        return Report(self.ok, dict(self.failed), self.hedged, self.abandoned, peak, self.stopped, took_s)
+        return self.tally.report(self.settings.concurrency, self.stopped, took_s)

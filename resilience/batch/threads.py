@@ -84,6 +84,9 @@ class ThreadRun(Run):
             return
         self.landed(flight, result)
 
+    def rearm(self) -> None:
+        """Whoever waits reads `wake_us` itself."""
+
     def _close(self) -> None:
         try:
             if not self.is_over:
