@@ -53,12 +53,13 @@ names: .venv/.test ## write the list of public names anew, after a change that w
 reference: .venv/.test ## write the reference of the configuration file and its JSON Schema anew, after a change that was meant
 	@$(python) tools/config_reference.py --write
 
-bench: .venv/.test .venv/.bench ## measure all layers beside a hand-fused floor and their peers, and following a file and shared stores
+bench: .venv/.test .venv/.bench ## measure all layers beside a hand-fused floor and their peers, following a file, shared stores, pools and batches
 	@$(python) -m benchmarks $(ARGS)
 	@$(python) benchmarks/reload.py
 	@$(python) benchmarks/stores.py
 	@$(python) benchmarks/host_store.py
 	@$(python) benchmarks/workers.py
+	@$(python) benchmarks/batch.py
 
 workers-plot: .venv/.demo ## draw what a step load and a spike do to a worker pool, into docs/
 	@$(python) tools/worker_load.py

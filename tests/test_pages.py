@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from tests.integrations.grpc.server.served import refuses_the_call_after
 from tests.integrations.outgoing.peer import peering, says
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/grpc.md", "docs/errors.md", "docs/workers.md")
+PAGES = ("docs/grpc.md", "docs/errors.md", "docs/workers.md", "docs/batch.md")
 
 
 def examples(page: str, language: str = "python") -> list[str]:
@@ -46,7 +47,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_pages_have_the_examples_that_are_run_here() -> None:
-    assert [len(examples(page)) for page in PAGES] == [3, 1, 2]
+    assert [len(examples(page)) for page in PAGES] == [3, 1, 2, 3]
 
 
 def test_a_client_is_guarded_as_shown(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,3 +146,19 @@ def test_errors_cross_services_as_shown(status: int, told: int) -> None:
         detail = "no such order" if told == 404 else "something that this service depends on cannot be called now"
         assert response.json()["detail"] == detail
         assert int(response.headers["retry-after"]) >= 7
+
+
+@pytest.mark.parametrize("words", ["price_of", "AsyncIterator"])
+def test_batches_run_as_shown(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    example = shown(words)
+    (promised,) = re.findall(r"^print\(.*\)  # (.*)$", example, flags=re.MULTILINE)
+    exec(compile(example, "docs/batch.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == f"{promised}\n"
+
+
+def test_unlike_back_ends_are_called_at_once_as_shown() -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(shown("HttpxBackend"), "docs/batch.md", "exec"), names)
+    with peering() as peer:
+        response, level = asyncio.run(names["fetch"]([peer.url]))
+    assert (response.text, level) == ("done", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -121,6 +122,19 @@ def test_a_pool_works_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     exec(compile(shown("WorkerPool"), "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out == "sent order-7\n"
+
+
+def test_a_page_is_put_together_as_shown() -> None:
+    async def price_of(sku: str) -> int:
+        if sku == "gone":
+            raise ConnectionError(sku)
+        await asyncio.sleep(10 if sku == "slow" else 0)
+        return len(sku)
+
+    names: dict[str, Any] = {"price_of": price_of}
+    exec(compile(shown("BatchCaller"), "README.md", "exec"), names)
+    page = asyncio.run(names["page"](["tea", "slow", "gone", "coffee"]))
+    assert page == ["3", "timeout", "transport", "6"]
 
 
 def test_errors_are_written_as_shown(configured: Path) -> None:

@@ -64,14 +64,23 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (("resilience.watch",),),
     (("resilience.live", "resilience.pools", "resilience.states", "resilience.status", "resilience.toolkit"),),
     (("resilience.edges",),),
+    (("resilience.batch",),),
     (("resilience:",), ("resilience.leaks", "resilience.testing")),
     (("resilience.command", "resilience.__main__"), ("resilience.integrations",)),
 )
 
-PUBLIC_MODULES: Final = ("resilience", "resilience.edges", "resilience.stores", "resilience.testing", "resilience.workers")
+PUBLIC_MODULES: Final = (
+    "resilience",
+    "resilience.batch",
+    "resilience.edges",
+    "resilience.stores",
+    "resilience.testing",
+    "resilience.workers",
+)
 """What integrations may import names from; each name must be in that module's `__all__`."""
 
 THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
+    "resilience.batch.telemetry": frozenset({"opentelemetry"}),
     "resilience.command": frozenset({"click", "rich"}),
     "resilience.config": frozenset({"yaml"}),
     "resilience.telemetry": frozenset({"opentelemetry"}),
@@ -79,6 +88,7 @@ THIRD_PARTY: Final[Mapping[str, frozenset[str]]] = {
     "resilience.integrations.grpc": frozenset({"google", "grpc", "grpc_status"}),
     "resilience.integrations.httpx": frozenset({"httpx", "httpx2"}),
     "resilience.integrations.requests": frozenset({"requests", "urllib3"}),
+    "resilience.integrations.thrift": frozenset({"thriftpy2"}),
 }
 """What a room may import besides the standard library."""
 

@@ -25,8 +25,10 @@ from starlette.routing import Route
 
 import resilience
 from examples.asgi_app.local import local_only
+from examples.asgi_app.offers import Offers, no_offers
 from examples.asgi_app.stock import NotInStock, Plenty, Stock, StockFailed
 from examples.asgi_app.telemetry import write_spans_to
+from resilience.batch import BatchFailed
 from resilience.integrations.asgi import ResilienceMiddleware
 
 CONFIG: Final = Path(__file__).with_name("resilience.yaml")
@@ -123,13 +125,16 @@ async def is_up(request: Request) -> Response:
     return JSONResponse({"status": "up"})
 
 
-def create_app(config: Path, payments_url: str, stock: Stock | None = None) -> OpenTelemetryMiddleware:
+def create_app(
+    config: Path, payments_url: str, stock: Stock | None = None, prices_url: str | None = None
+) -> OpenTelemetryMiddleware:
     """Make the order service.
 
     Args:
         config: the file that says how it is guarded.
         payments_url: where the payment service is.
         stock: what orders are taken from; default `Plenty()`.
+        prices_url: where the price service is; default none, and no page of offers.
 
     Raises:
         ConfigError: the configuration file cannot be used.
@@ -139,12 +144,13 @@ def create_app(config: Path, payments_url: str, stock: Stock | None = None) -> O
     # them (uvicorn: after 5 s), so that no request is sent into a connection that is being closed.
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=2.0)
     client = httpx.AsyncClient(base_url=payments_url, timeout=None, limits=limits, trust_env=False)
+    price_client = httpx.AsyncClient(base_url=prices_url or "", timeout=None, limits=limits, trust_env=False)
     stock = Plenty() if stock is None else stock
     orders = OrderService(toolkit.pipeline("payments"), client, stock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with client:
+        async with client, price_client:
             await stock.open()
             yield
             await stock.close()
@@ -155,14 +161,21 @@ def create_app(config: Path, payments_url: str, stock: Stock | None = None) -> O
         """`GET /status`: what the guards are doing, for the demo to watch."""
         return JSONResponse(toolkit.status())
 
+    pages = [] if prices_url is None else [Route("/offers", Offers(toolkit.pipeline("prices"), price_client).page)]
     app = Starlette(
         routes=[
             Route("/healthz", is_up),
             Route("/status", status),
             Route("/orders", orders.create, methods=["POST"]),
             Route("/orders/{id}", orders.read),
+            *pages,
         ],
-        exception_handlers={PaymentFailed: dependency_failed, StockFailed: dependency_failed, NotInStock: not_in_stock},
+        exception_handlers={
+            PaymentFailed: dependency_failed,
+            StockFailed: dependency_failed,
+            NotInStock: not_in_stock,
+            BatchFailed: no_offers,
+        },
         lifespan=lifespan,
     )
     app.add_middleware(ResilienceMiddleware, config=toolkit)
@@ -171,9 +184,10 @@ def create_app(config: Path, payments_url: str, stock: Stock | None = None) -> O
 
 
 def from_environment() -> OpenTelemetryMiddleware:
-    """Make the order service as the environment says: PAYMENTS_URL, RESILIENCE_CONFIG and SPANS_FILE (both optional)."""
+    """Make the order service as the environment says: PAYMENTS_URL, PRICES_URL, RESILIENCE_CONFIG and SPANS_FILE (all optional)."""
     spans_file = os.environ.get("SPANS_FILE")
     if spans_file:
         write_spans_to(Path(spans_file), service="orders")
     config = Path(os.environ.get("RESILIENCE_CONFIG", CONFIG))
-    return create_app(config, os.environ.get("PAYMENTS_URL", "http://127.0.0.1:8001"))
+    payments_url = os.environ.get("PAYMENTS_URL", "http://127.0.0.1:8001")
+    return create_app(config, payments_url, prices_url=os.environ.get("PRICES_URL", "http://127.0.0.1:8002"))

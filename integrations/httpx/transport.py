@@ -16,7 +16,7 @@ from resilience.integrations.httpx.request import HttpxRequest, host_of
 Config = str | os.PathLike[str] | Toolkit | None
 
 
-class _SyncRequest(HttpxRequest):
+class SyncRequest(HttpxRequest):
     """One request of a thread."""
 
     def run(self) -> Any:
@@ -41,7 +41,7 @@ class _SyncRequest(HttpxRequest):
         drain(result.stream, self)
 
 
-class _AsyncRequest(HttpxRequest):
+class AsyncRequest(HttpxRequest):
     """One request of a task."""
 
     async def run(self) -> Any:
@@ -117,7 +117,7 @@ class ResilienceTransport(BaseTransport):
             Rejected: a layer refused, or the deadline passed. Errors of the client are raised as themselves.
         """
         inner, pipeline = self._ways.of(request)
-        return inner.handle_request(request) if pipeline is None else _SyncRequest(pipeline, request, inner).run()
+        return inner.handle_request(request) if pipeline is None else SyncRequest(pipeline, request, inner).run()
 
     def close(self) -> None:
         """Close the transport within, and give up the configuration file."""
@@ -161,7 +161,7 @@ class AsyncResilienceTransport(AsyncBaseTransport):
             Rejected: a layer refused, or the deadline passed. Errors of the client are raised as themselves.
         """
         inner, pipeline = self._ways.of(request)
-        return await (inner.handle_async_request(request) if pipeline is None else _AsyncRequest(pipeline, request, inner).run())
+        return await (inner.handle_async_request(request) if pipeline is None else AsyncRequest(pipeline, request, inner).run())
 
     async def aclose(self) -> None:
         """Close the transport within, and give up the configuration file."""

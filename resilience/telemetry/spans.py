@@ -34,7 +34,7 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
             return SpanTrace()
         if current.get_span_context().is_valid:
             return None
-    if call.parent is not None or not (_has_sdk or _sdk_has_come()):
+    if call.parent is not None or not has_sdk():
         return None
     carrier = call.carrier
     around = None if carrier is None else propagate.extract(carrier)
@@ -49,6 +49,11 @@ def trace_id() -> str:
         return ""
     context = current.get_span_context()
     return format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+def has_sdk() -> bool:
+    """Whether spans go anywhere: the user has set a tracer provider."""
+    return _has_sdk or _sdk_has_come()
 
 
 def _sdk_has_come() -> bool:

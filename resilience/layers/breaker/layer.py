@@ -246,6 +246,10 @@ class CircuitBreaker:
         """The state of the breaker that has no key; half-open begins with the first call after the open time."""
         return self.pool.single.state
 
+    def would_refuse(self, now_us: int) -> bool:
+        """Whether it would refuse a call now, as far as that is known beforehand: not of one with keys, and never in the shadow."""
+        return self._single is not None and not self._shadow and self._single.would_refuse(now_us)
+
     def force(self, state: str | None) -> None:
         """Hold it "open" or "closed" whatever happens; None lets it go: closed, with a fresh window."""
         if state not in ("open", "closed", None):

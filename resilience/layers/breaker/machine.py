@@ -210,6 +210,19 @@ class Machine:
             self._window.expire(now_us)
             return self._window.failures / self._window.calls if self._window.calls else 0.0
 
+    def would_refuse(self, now_us: int) -> bool:
+        """Whether a call would be refused now; nothing changes by asking. Not so where a call must come for it to go on."""
+        with self.lock:
+            if self.closed_ticket is not None:
+                return False
+            if self._forced == "open":
+                return True
+            if self._state is BreakerState.OPEN:
+                return now_us < self._open_until_us
+            if len(self._probes) + self._probes_done < self.settings.probes:
+                return False
+            return self._probe_wait_us(now_us) > 0
+
     def is_idle(self, now_us: int) -> bool:
         """Whether forgetting it loses nothing: closed, not forced, and no call in its window."""
         with self.lock:

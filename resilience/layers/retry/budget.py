@@ -35,6 +35,14 @@ class RetryBudget:
             self.is_full = False
             return self._level * 2 > self._most
 
+    def take(self) -> bool:
+        """A second try beside one that has not failed (a hedge) costs one token, where one is allowed now; else nothing."""
+        with self._lock:
+            allowed = self._level * 2 > self._most
+            if allowed:
+                self._level = max(0, self._level - _TOKEN)
+            return allowed
+
     def configure(self, tokens: int, ratio: float) -> None:
         """Go by a new size and ratio; the share that is left stays."""
         with self._lock:

@@ -1,0 +1,146 @@
+"""Results as they come, from as many requests as there may be, with only a few at a time in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from resilience.batch import BatchCaller, Kind, Ok, Settled
+from tests.batch.acts import Acts
+
+Make = Callable[..., BatchCaller]
+Streamed = Callable[..., list[Settled[Any, Any]]]
+
+
+def astreamed(caller: BatchCaller, acts: Acts, requests: Iterable[Any], *, most: int | None = None) -> list[Settled[Any, Any]]:
+    async def run() -> list[Settled[Any, Any]]:
+        found = []
+        async with contextlib.aclosing(caller.astream(acts.acall, requests)) as stream:  # type: ignore[type-var]
+            async for settled in stream:
+                found.append(settled)
+                if len(found) == most:
+                    break
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return found
+
+    return asyncio.run(run())
+
+
+def streamed(caller: BatchCaller, acts: Acts, requests: Iterable[Any], *, most: int | None = None) -> list[Settled[Any, Any]]:
+    with contextlib.closing(caller.stream(acts.call, requests)) as stream:  # type: ignore[type-var]
+        return list(itertools.islice(stream, most))
+
+
+both = pytest.mark.parametrize("stream", [astreamed, streamed], ids=["tasks", "threads"])
+
+
+@both
+def test_each_result_says_of_which_request_it_is(stream: Streamed, make: Make) -> None:
+    found = stream(make(concurrency=3), Acts(), ["a", "fails", "b", "open"])
+    assert sorted((settled.index, settled.request, settled.result.ok) for settled in found) == [
+        (0, "a", True),
+        (1, "fails", False),
+        (2, "b", True),
+        (3, "open", False),
+    ]
+
+
+@both
+def test_quick_ones_overtake_slow_ones(stream: Streamed, make: Make, released: threading.Event) -> None:
+    found = stream(make(concurrency=2, timeout_s=0.4), Acts(released), ["hangs", "a", "b", "c"])
+    assert [settled.index for settled in found] == [1, 2, 3, 0]
+    assert found[-1].result.kind is Kind.TIMEOUT  # type: ignore[union-attr]
+
+
+@both
+def test_no_requests_are_no_results(stream: Streamed, make: Make) -> None:
+    assert stream(make(), Acts(), []) == []
+
+
+@both
+def test_no_more_is_drawn_than_its_reader_keeps_up_with(stream: Streamed, make: Make) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal drawn
+        for number in itertools.count():
+            drawn += 1
+            yield number
+
+    acts = Acts()
+    found = stream(make(concurrency=4), acts, endless(), most=20)
+    assert len({settled.index for settled in found}) == 20
+    assert drawn <= 20 + 2 * 4
+    assert (acts.inside, acts.peak <= 4) == (0, True)
+
+
+@both
+def test_a_reader_who_leaves_leaves_nothing_behind(stream: Streamed, make: Make, released: threading.Event) -> None:
+    released.set()  # threads cannot be told to end
+    caller, acts = make(concurrency=4), Acts(released)
+    assert len(stream(caller, acts, ["a", "hangs", "hangs", "hangs", "b"], most=1)) == 1
+    assert caller.status()["in_flight"] == 0
+    assert caller.status()["batches"]["cancelled"] == 1
+    assert caller.status()["abandoned"]["now"] == 0
+
+
+@both
+def test_at_the_time_limit_a_collection_is_settled_to_its_end(stream: Streamed, make: Make, released: threading.Event) -> None:
+    found = stream(make(concurrency=1, timeout_s=0.1), Acts(released), ["hangs"] + ["a"] * 50)
+    assert sorted(settled.index for settled in found) == list(range(51))
+    assert not any(settled.result.ok for settled in found)
+
+
+@both
+def test_and_an_iterator_which_may_be_endless_is_left(stream: Streamed, make: Make, released: threading.Event) -> None:
+    found = stream(make(concurrency=1, timeout_s=0.1), Acts(released), itertools.repeat("hangs"))
+    assert [settled.index for settled in found] == [0]
+
+
+def test_an_asynchronous_iterator_feels_the_back_pressure(make: Make) -> None:
+    drawn = 0
+
+    async def endless() -> AsyncIterator[int]:
+        nonlocal drawn
+        for number in itertools.count():
+            drawn += 1
+            yield number
+
+    found = astreamed(make(concurrency=4), Acts(), endless(), most=20)  # type: ignore[arg-type]
+    assert len(found) == 20
+    assert drawn <= 20 + 2 * 4 + 1
+
+
+def test_requests_that_come_slowly_hold_up_no_results(make: Make) -> None:
+    async def run() -> None:
+        asked = asyncio.Event()
+
+        async def requests() -> AsyncIterator[str]:
+            yield "a"
+            await asked.wait()
+            yield "b"
+
+        async with contextlib.aclosing(make().astream(Acts().acall, requests())) as stream:  # type: ignore[type-var]
+            first = await anext(stream)
+            assert first.result == Ok(("done", "a"))
+            asked.set()
+            assert [settled.request async for settled in stream] == ["b"]
+
+    asyncio.run(run())
+
+
+def test_pairs_can_be_streamed(make: Make) -> None:
+    acts = Acts()
+    found = list(make().stream([(acts.call, "a"), (acts.call, "b")]))
+    assert sorted(settled.request for settled in found) == ["a", "b"]
+
+    async def run() -> list[Any]:
+        return [settled.request async for settled in make().astream([(acts.acall, "a"), (acts.call, "b")])]
+
+    assert sorted(asyncio.run(run())) == ["a", "b"]
