@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from tests.soak.sizes import EXAMPLES
-from tests.stores.clusters import TestCluster
+from tests.stores.clusters import TestCluster, keys_by_node, knows_map
 from tests.stores.limits import Caller, eventually, limiter_over, redis_store
 from tests.stores.servers import Server
-from tests.stores.test_cluster import keys_by_node, knows_map
 
 RATE_PER_S = 100.0
 BURST = 100
