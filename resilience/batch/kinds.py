@@ -8,7 +8,7 @@ from resilience.batch.result import CallCancelled, Kind, RequestNotMade
 from resilience.call import Outcome
 from resilience.edges.faults import Fault, fault_of
 from resilience.errors import Rejected
-from resilience.layers.breaker.classify import CANCELLATIONS, judge_code, judge_status
+from resilience.layers.breaker.classify import is_cancellation, judge_code, judge_status
 from resilience.layers.statuses import GRPC_CODES
 
 _DEADLINE_EXCEEDED: Final = GRPC_CODES["DEADLINE_EXCEEDED"]
@@ -37,7 +37,7 @@ def kind_of(error: BaseException) -> Kind:
     6. A group is what its members are, where they agree, else BUSINESS.
     7. All else is BUSINESS: what a function raises is its answer.
     """
-    if isinstance(error, (*CANCELLATIONS, CallCancelled)):
+    if isinstance(error, CallCancelled) or is_cancellation(error):
         return Kind.CANCELLED
     if isinstance(error, TimeoutError):
         return Kind.TIMEOUT

@@ -84,7 +84,7 @@ class Pool(ABC, Generic[W]):
             if trace is None:
                 return self._accept(plan, fn, args, kwargs, options, future, now_us, None)
             return self._traced(plan, fn, args, kwargs, options, future, now_us, trace, None)
-        call = FunctionCall(task_name(fn), args, kwargs, now_us=now_us)
+        call = FunctionCall(task_name(fn), args, kwargs, now_us, None)
         call.key, call.cost = options.key, options.cost
         if plan.gate is None:
             call.parent = enclosing_call()

@@ -21,7 +21,7 @@ def begin_call(entry: Entry) -> FunctionCall | None:
         if CURRENT.get() is not None:
             CURRENT.set(None)
         return None
-    call = FunctionCall(entry.name, entry.args, entry.kwargs, now_us=entry.started_us)
+    call = FunctionCall(entry.name, entry.args, entry.kwargs, entry.started_us, None)
     call.deadline_us = entry.deadline_us
     CURRENT.set(call)
     return call

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from typing import Any
 
 import redis
 from redis.crc import key_slot
 
+from resilience import Pipeline, RateLimited
+from resilience.stores.redis import RedisStore
+from resilience.stores.redis.cluster import Cluster
+from resilience.stores.redis.scripts import bucket_key
 from tests.stores.limits import eventually
 from tests.stores.servers import Server, free_port
 
 SLOTS = 16_384
+CLUSTER_RIGHTS = ["+cluster|slots", "+asking"]
+"""What a user needs besides the rights of one server. The documentation tells to give them."""
 
 
 class TestCluster:
@@ -132,3 +140,60 @@ class TestCluster:
         """End all of it."""
         for server in self.servers:
             server.close()
+
+
+# --- keys and calls ------------------------------------------------------------------------------------------------------------
+
+
+def keys_by_node(cluster: TestCluster, name: str, count: int) -> dict[int, list[str]]:
+    """Keys of clients by the port of the master that keeps their buckets, as many for each."""
+    found: dict[int, list[str]] = {server.port: [] for server in cluster.masters}
+    ports = cluster.ports_of_slots()
+    for number in range(100 * count):
+        own = found[ports[slot_of(name, f"k{number}")]]
+        if len(own) < count:
+            own.append(f"k{number}")
+    assert {len(keys) for keys in found.values()} == {count}
+    return found
+
+
+def slot_of(name: str, key: str) -> int:
+    return key_slot(bucket_key(name, "api", key))
+
+
+def keys_of_one_slot(name: str, count: int) -> list[str]:
+    """Clients whose buckets happen to be in one slot."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for number in range(1_000_000):
+        own = found[slot_of(name, f"s{number}")]
+        own.append(f"s{number}")
+        if len(own) == count:
+            return own
+    raise AssertionError("too few tries")
+
+
+async def asked(limiter: Any, keys: list[str]) -> list[str]:
+    """One call for each key, all at once on one event loop."""
+    pipeline = Pipeline("p", limiter)
+
+    async def one(key: str) -> str:
+        try:
+            async with pipeline.guard(key=key):
+                return "admitted"
+        except RateLimited as refusal:
+            return refusal.reason
+
+    return await asyncio.gather(*(one(key) for key in keys))
+
+
+def knows_map(store: RedisStore) -> bool:
+    store.wake()  # its thread runs once there is something to do
+    return isinstance(store.servers, Cluster) and bool(store.servers._masters)
+
+
+def calls_of_scripts(cluster: TestCluster) -> dict[int, int]:
+    found = {}
+    for server in cluster.masters:
+        told = cluster.tell(server, "INFO", "commandstats")
+        found[server.port] = sum(what["calls"] for command, what in told.items() if "evalsha" in command)
+    return found

@@ -9,7 +9,7 @@ from resilience.config import parse
 from resilience.stores.redis.lanes import MOST_TOGETHER
 from resilience.stores.redis.servers import MOST_HOPS
 from resilience.stores.settings import RedisStoreSettings
-from tests.stores.test_cluster import CLUSTER_RIGHTS
+from tests.stores.clusters import CLUSTER_RIGHTS
 from tests.stores.test_connections import RIGHTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "fleet.md").read_text(encoding="utf-8")

@@ -10,10 +10,9 @@ from typing import Final
 import pytest
 
 from tests.soak.sizes import EXAMPLES, by_length
-from tests.stores.clusters import TestCluster
+from tests.stores.clusters import TestCluster, keys_by_node, knows_map
 from tests.stores.limits import Caller, eventually, limiter_over, redis_store
 from tests.stores.servers import Server
-from tests.stores.test_cluster import keys_by_node, knows_map
 
 RATE_PER_S: Final = 100.0
 BURST: Final = 100

@@ -38,9 +38,12 @@ def judge_error(call: Call, error: BaseException) -> Outcome:
     if isinstance(error, DeadlineExceeded):
         began = error.reason != "expired_on_arrival"
         return Outcome.FAILED if began and call.deadline_counts else Outcome.IGNORED
-    if isinstance(error, (Rejected, *_CANCELLATIONS)) or (not isinstance(error, Exception) and _is_of_asyncio(error)):
-        return Outcome.IGNORED
-    return Outcome.FAILED
+    return Outcome.IGNORED if isinstance(error, Rejected) or is_cancellation(error) else Outcome.FAILED
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether somebody has ended the call from outside: a task, a future or a generator cancelled, or the process told to end."""
+    return isinstance(error, _CANCELLATIONS) or (not isinstance(error, Exception) and _is_of_asyncio(error))
 
 
 def _is_of_asyncio(error: BaseException) -> bool:
