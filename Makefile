@@ -16,7 +16,7 @@ pip := tools/quietly $(python) -m pip --disable-pip-version-check --no-input
 .PHONY: help demo demo-flask demo-grpc test soak lint format types imports names reference bench bench-smoke mutation build smoke check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.demo ## watch a service lose its dependency, slow down and climb back (under 90 s)
 	@$(python) examples/asgi_app/demo.py $(ARGS)
