@@ -140,10 +140,30 @@ class FunctionCall(Call):
 
     __slots__ = ("args", "kwargs")
 
-    def __init__(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, now_us: int = 0) -> None:
-        super().__init__(name, now_us=now_us)
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], now_us: int, pipeline: Passed | None) -> None:
+        self.name = name
         self.args = args
         self.kwargs = kwargs
+        self.now_us = now_us
+        self.pipeline = pipeline
+        # What `Call` writes, written out: each call of a function is one of these.
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.error = self.status = self.trace = None
+        self.held = []
+        self.settled = self.retrying = False
+        self.attempt = 0
+        self.deadline_counts = True
+
+    def whole(self, deadline_us: int | None) -> FunctionCall:
+        """This has been the first try of a call that may have more: make the call around it, with the deadline that it has."""
+        whole = type(self)(self.name, self.args, self.kwargs, self.now_us, self.pipeline)
+        whole.parent = self.parent
+        whole.attempt = self.attempt
+        whole.deadline_us = deadline_us
+        whole.deadline_counts = self.deadline_counts
+        whole.retrying = True
+        self.parent = whole
+        return whole
 
 
 class AttemptCall(Call):

@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 from resilience import tracing
 from resilience.call import CURRENT, Call, FunctionCall, enclosing_call
 from resilience.clock import SYSTEM_CLOCK, Clock
+from resilience.direct import direct_way, never_awaited
 from resilience.drivers import adrive, drive
 from resilience.guard import Guard
 from resilience.health import HealthSignal
@@ -18,7 +19,7 @@ from resilience.layers.deadline import deadline_us_around
 from resilience.layers.retry.layer import Retry
 from resilience.layers.retry.verdict import Judge
 from resilience.plan import CallPlan, Plan, Results
-from resilience.stage import Stage, settle_error, settle_success
+from resilience.stage import Stage
 from resilience.tries import arun_tries, run_tries
 
 P = ParamSpec("P")
@@ -51,6 +52,9 @@ class Pipeline:
         cut = retries[0] if retries else len(layers)
         self.outer = Stage(name, layers[:cut], self.clock)
         self.inner = Stage(name, layers[cut + 1 :], self.clock)
+        self._now_us = self.clock.now_us
+        self._has_effects = self.outer.has_effects or self.inner.has_effects
+        self._direct = direct_way(name, self.outer, self.retry, self.inner)
 
     @property
     def signals(self) -> list[HealthSignal]:
@@ -65,10 +69,7 @@ class Pipeline:
         call.now_us = self.clock.now_us()
         call.pipeline = self
         if CURRENT.get() is not None:
-            call.parent = parent = enclosing_call()
-            call.deadline_us = deadline_us_around(parent)
-            if parent is not None and parent.attempt > call.attempt:
-                call.attempt = parent.attempt
+            _enclose(call)
         call.trace = tracing.begin(self.name, call)
         return call.trace is None and not self.outer.has_effects
 
@@ -89,26 +90,14 @@ class Pipeline:
             Rejected: a layer refused. Whatever `fn` raises is raised as itself.
             TypeError: `fn` is a coroutine function, whose work begins only when it is awaited.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs)
-        is_plain = self.begin(call)
-        if not is_plain or self.retry is not None:
-            result: T = self._planned(call, is_plain, lambda: fn(*args, **kwargs))
-            if type(result) is CoroutineType:
-                raise _never_awaited(self.name, result)
-            return result
-        permit = self.outer.admit(call)  # `outer.run`, written out: a function around `fn` would cost as much as a layer
-        mark = CURRENT.set(call)
-        try:
-            result = fn(*args, **kwargs)
-            if type(result) is CoroutineType:
-                raise _never_awaited(self.name, result)
-        except BaseException as error:
-            settle_error(permit, error)
-            raise
-        finally:
-            CURRENT.reset(mark)
-        settle_success(permit, self.clock.now_us())
-        return result
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
+        if CURRENT.get() is not None:
+            _enclose(call)
+        call.trace = tracing.begin(self.name, call)
+        direct = self._direct
+        if direct is None or call.trace is not None:
+            return self._planned(call, lambda: fn(*args, **kwargs))
+        return direct.run(call, fn, args, kwargs)
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(*args, **kwargs)` through the pipeline in this task; cancelled when its deadline passes.
@@ -116,22 +105,28 @@ class Pipeline:
         Raises:
             Rejected: a layer refused, or the deadline passed. Whatever `fn` raises is raised as itself.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs)
-        is_plain = self.begin(call)
-        if is_plain and self.retry is None:
-            return await self.outer.arun(call, lambda: fn(*args, **kwargs), self.outer.timeout)
-        return await self._aplanned(call, is_plain, lambda: fn(*args, **kwargs))
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
+        if CURRENT.get() is not None:
+            _enclose(call)
+        call.trace = tracing.begin(self.name, call)
+        direct = self._direct
+        if direct is None or call.trace is not None:
+            return await self._aplanned(call, lambda: fn(*args, **kwargs))
+        return await direct.arun(call, fn, args, kwargs)
 
-    def _planned(self, call: Call, is_plain: bool, work: Callable[[], T]) -> T:
+    def _planned(self, call: Call, work: Callable[[], T]) -> T:
         plan = CallPlan(self.name, self.outer, self.retry, self.inner, call)
-        if is_plain and not self.inner.has_effects:
-            return run_tries(plan, work)
-        result: T = drive(plan.run(), self.clock, work)
+        if call.trace is None and not self._has_effects:
+            result = run_tries(plan, work)
+        else:
+            result = drive(plan.run(), self.clock, work)
+        if type(result) is CoroutineType:
+            raise never_awaited(self.name, result)
         return result
 
-    async def _aplanned(self, call: Call, is_plain: bool, work: Callable[[], Awaitable[T]]) -> T:
+    async def _aplanned(self, call: Call, work: Callable[[], Awaitable[T]]) -> T:
         plan = CallPlan(self.name, self.outer, self.retry, self.inner, call)
-        if is_plain and not self.inner.has_effects:
+        if call.trace is None and not self._has_effects:
             return await arun_tries(plan, work)
         result: T = await adrive(plan.run(), self.clock, work)
         return result
@@ -175,9 +170,12 @@ class Calls(Protocol):
         """Await in this task."""
 
 
-def _never_awaited(name: str, coroutine: Any) -> TypeError:
-    coroutine.close()
-    return TypeError(f"pipeline {name!r}: {coroutine.__qualname__} is a coroutine function; use `await pipeline.acall(...)`")
+def _enclose(call: Call) -> None:
+    """Tell `call` what encloses it."""
+    call.parent = parent = enclosing_call()
+    call.deadline_us = deadline_us_around(parent)
+    if parent is not None and parent.attempt > call.attempt:
+        call.attempt = parent.attempt
 
 
 def decorate(calls: Calls, fn: Callable[P, T]) -> Callable[P, T]:

@@ -18,16 +18,21 @@ class RetryBudget:
         self._most = tokens * _TOKEN
         self._ratio = round(ratio * _TOKEN)
         self._level = self._most
+        self.is_full = True
 
     def earn(self, factor_ppb: int = PPB) -> None:
         """A success gives `ratio` back, times the health factor while health is cut."""
+        if self.is_full:  # nearly always; no lock for one read
+            return
         with self._lock:
             self._level = min(self._most, self._level + self._ratio * factor_ppb // PPB)
+            self.is_full = self._level == self._most
 
     def spend(self) -> bool:
         """A retryable failure costs one token. Returns whether a retry is allowed after it."""
         with self._lock:
             self._level = max(0, self._level - _TOKEN)
+            self.is_full = False
             return self._level * 2 > self._most
 
     def configure(self, tokens: int, ratio: float) -> None:

@@ -102,6 +102,7 @@ class Retry:
         )
         self._bind(settings, RetryState(settings, health), name, clock, uniform)
         self.judge: Judge = function_judge(on, on_result)
+        self.judges_results = on_result is not None
         self.names_errors = on is not DEFAULT_ON
 
     @classmethod
@@ -110,6 +111,7 @@ class Retry:
         layer = cls.__new__(cls)
         layer._bind(settings, state, name, clock, random.random)
         layer.judge = function_judge((*DEFAULT_ON, *layer.on.refusals), None)
+        layer.judges_results = False
         layer.names_errors = False
         return layer
 
