@@ -67,7 +67,9 @@ class Once:
                 if token is not None:
                     held.append((layer, token))
         except BaseException:  # a refusal, or a key function that raised
-            _settle(call, Outcome.IGNORED, call.now_us)
+            if held:
+                _settle(call, Outcome.IGNORED, call.now_us)
+            call.settled = True
             raise
         mark = CURRENT.set(call)
         try:
@@ -92,7 +94,9 @@ class Once:
                 if token is not None:
                     held.append((layer, token))
         except BaseException:
-            _settle(call, Outcome.IGNORED, call.now_us)
+            if held:
+                _settle(call, Outcome.IGNORED, call.now_us)
+            call.settled = True
             raise
         mark = CURRENT.set(call)
         try:
@@ -161,7 +165,8 @@ class FirstTry:
                 failure = None  # its traceback refers to this frame
         if type(result) is CoroutineType:
             raise never_awaited(self._name, result)
-        return result
+        done: T = result
+        return done
 
     async def arun(self, call: FunctionCall, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs) -> T:
         if self._outer:
@@ -193,7 +198,8 @@ class FirstTry:
             CURRENT.reset(mark)
         if failure is None and not self._retry.judges_results:
             self._succeeded(call)
-            return result
+            done: T = result
+            return done
         try:
             whole = call.whole(deadline_us)
             return await self._ago_on(whole, call, is_admitted, failure, result, partial(fn, *args, **kwargs))
@@ -299,7 +305,12 @@ def _settle(call: FunctionCall, outcome: Outcome, now_us: int) -> None:
 def _settle_success(call: FunctionCall, now_us: int) -> None:
     """Settle a call that returned. One that overran its deadline, where nothing could cancel it, has failed its caller."""
     late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
-    _settle(call, Outcome.FAILED if late else Outcome.OK, now_us)
+    outcome = Outcome.FAILED if late else Outcome.OK
+    call.settled = True
+    held = call.held
+    while held:  # `_settle`, written out
+        layer, token = held.pop()
+        layer.settle(token, outcome, call, now_us)
 
 
 def _settle_error(call: FunctionCall, error: BaseException, now_us: Callable[[], int]) -> None:

@@ -66,6 +66,8 @@ class RateLimited(Rejected):
     `rate_per_s` is the rate in force; `status` is the HTTP status that the policy chose.
     """
 
+    __slots__ = ("_quota", "policy", "rate_per_s", "reason", "retry_after_s", "status")  # no dictionary is made for one
+
     def __init__(
         self,
         message: str = "",
@@ -102,9 +104,9 @@ class RateLimited(Rejected):
             return "; this call costs more than the bucket holds"
         return super()._hint()
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         self.quota  # noqa: B018  # what works it out cannot be pickled
-        return super().__reduce__()
+        return _reduced(self, RateLimited.__slots__)
 
 
 _BREAKER_IS: Final = {"half_open": "half-open and its probes are taken", "forced": "held open by its operator"}
@@ -113,8 +115,18 @@ _BREAKER_IS: Final = {"half_open": "half-open and its probes are taken", "forced
 class CircuitOpen(Rejected):
     """A circuit breaker refused. `reason` is "open", "half_open" (all probes are taken) or "forced"."""
 
+    __slots__ = ("policy", "reason", "retry_after_s")  # no dictionary is made for one
+
     def _what(self) -> str:
         return f"the circuit breaker is {_BREAKER_IS.get(self.reason, 'open')}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduced(self, CircuitOpen.__slots__)
+
+
+def _reduced(refusal: Rejected, slots: Sequence[str]) -> tuple[Any, ...]:
+    """What pickles and copies a refusal: exceptions of themselves know nothing of slots."""
+    return type(refusal), refusal.args, {**refusal.__dict__, **{name: getattr(refusal, name) for name in slots}}
 
 
 class DeadlineExceeded(Rejected, TimeoutError):

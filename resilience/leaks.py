@@ -1,7 +1,7 @@
 """Finds what a piece of code leaves behind: threads, asyncio tasks, and calls that were admitted and never settled.
 
-Nothing here runs unless a guard is entered. While one is, permits and waits are made of subclasses that note themselves; with the
-last guard the plain classes are back, so the hot path knows nothing of this.
+Nothing here runs unless a guard is entered. While one is, permits, calls of functions and waits are made of subclasses that note
+themselves; with the last guard the plain classes are back, so the hot path knows nothing of this.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
 import resilience.layers.limiter.layer as limiter_layer
 import resilience.layers.limiter.shared as shared_limiter_layer
-from resilience import stage
-from resilience.call import Call, Outcome, Permit
+from resilience import pipeline, stage
+from resilience.call import Call, FunctionCall, Outcome, Passed, Permit
 from resilience.clock import SYSTEM_CLOCK, Clock, to_us
 from resilience.layers.base import Wait
 from resilience.layers.breaker import CircuitBreaker
@@ -59,11 +59,11 @@ def _place(frame: FrameType | None) -> str:
 
 
 class _Admission:
-    """A permit that is out. Neither it nor its call is kept alive by this."""
+    """A permit that is out, or a call that needs none. Neither is kept alive by this."""
 
     __slots__ = ("_name", "_permit", "_where", "held")
 
-    def __init__(self, permit: Permit, call: Call, where: str) -> None:
+    def __init__(self, permit: Permit | FunctionCall, call: Call, where: str) -> None:
         self._permit = weakref.ref(permit)
         self._name = call.name or "a call"
         self._where = where
@@ -107,7 +107,7 @@ class _Notes:
         with self._lock:
             self._guards += 1
             if self._guards == 1:
-                _put_in_place(_NotedPermit, _NotedWait, _create_task, _close_runner)
+                _put_in_place(_NotedPermit, _NotedCall, _NotedWait, _create_task, _close_runner)
             return next(self.numbers)
 
     def leave(self) -> None:
@@ -115,7 +115,7 @@ class _Notes:
         with self._lock:
             self._guards -= 1
             if self._guards == 0:
-                _put_in_place(Permit, Wait, _PLAIN_CREATE_TASK, _PLAIN_CLOSE)
+                _put_in_place(Permit, FunctionCall, Wait, _PLAIN_CREATE_TASK, _PLAIN_CLOSE)
                 self.admissions.clear()
                 self.reservations.clear()
                 self.cut_off.clear()
@@ -148,6 +148,8 @@ class _NotedPermit(Permit):
 
     def __init__(self, call: Call, clock: Clock) -> None:
         super().__init__(call, clock)
+        if isinstance(call, _NotedCall):
+            call.forget()  # it goes with this permit
         self._number = next(_notes.numbers)
         _notes.admissions[self._number] = _Admission(self, call, _place(sys._getframe()))
 
@@ -156,6 +158,31 @@ class _NotedPermit(Permit):
             return super().settle(outcome, now_us)
         finally:
             _notes.admissions.pop(self._number, None)
+
+
+class _NotedCall(FunctionCall):
+    """A call of a function that is known until it is settled: one that goes the direct way has no permit."""
+
+    __slots__ = ("__weakref__", "_is_settled", "_number")
+
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], now_us: int, pipeline: Passed | None) -> None:
+        self._number = next(_notes.numbers)
+        super().__init__(name, args, kwargs, now_us, pipeline)
+        _notes.admissions[self._number] = _Admission(self, self, _place(sys._getframe()))
+
+    @property
+    def settled(self) -> bool:  # whoever writes this settles it
+        return self._is_settled
+
+    @settled.setter
+    def settled(self, value: bool) -> None:
+        self._is_settled = value
+        if value:
+            self.forget()
+
+    def forget(self) -> None:
+        """It is over, or a permit stands for it."""
+        _notes.admissions.pop(self._number, None)
 
 
 class _NotedWait(Wait):
@@ -204,9 +231,10 @@ def _close_runner(runner: asyncio.Runner) -> None:
     _PLAIN_CLOSE(runner)
 
 
-def _put_in_place(permit: type[Permit], wait: type[Wait], create_task: Any, close: Any) -> None:
+def _put_in_place(permit: type[Permit], call: type[FunctionCall], wait: type[Wait], create_task: Any, close: Any) -> None:
     for owner, name, value in (
         (stage, "Permit", permit),
+        (pipeline, "FunctionCall", call),
         (limiter_layer, "Wait", wait),
         (shared_limiter_layer, "Wait", wait),
         (asyncio.BaseEventLoop, "create_task", create_task),

@@ -46,6 +46,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
     (
         (
             "resilience.current",
+            "resilience.direct",
             "resilience.drivers",
             "resilience.guard",
             "resilience.handle",

@@ -92,7 +92,8 @@ def as_rpc_error(refusal: Rejected) -> Rejected:
         if type(refusal) is known:
             error = rpc_class.__new__(rpc_class)
             error.args = refusal.args
-            error.__dict__.update(refusal.__dict__)
+            carried: Any = refusal.__reduce__()[2]  # in slots too
+            error.__setstate__(carried)
             error.__cause__ = refusal.__cause__
             return error.with_traceback(refusal.__traceback__)
     return refusal

@@ -158,6 +158,37 @@ def test_a_permit_that_was_garbage_collected_unsettled_is_named() -> None:
     assert leak.endswith("never settled, and was garbage collected so")
 
 
+@pytest.mark.parametrize("has_retry", [False, True])
+@pytest.mark.parametrize("tries", [0, 1])
+def test_a_call_that_is_still_at_work_is_named(has_retry: bool, tries: int, clock: ManualClock) -> None:
+    """Also one that needs no permit, in its first try and in those that follow."""
+    begun, may_end, made = threading.Event(), threading.Event(), []
+    pipeline = Pipeline("api", *([Retry(backoff_s=0.0, clock=clock)] if has_retry else []), half_open(clock, probes=3))
+    threads = []
+
+    def charge() -> None:
+        made.append(1)
+        if len(made) <= tries and has_retry:
+            raise ConnectionError
+        begun.set()
+        may_end.wait()
+
+    def work() -> None:
+        threads.append(threading.Thread(target=pipeline.call, args=(charge,)))
+        threads[-1].start()
+        begun.wait()
+
+    leaks = leaks_of(work, threads=False)
+    assert all(leak.startswith("permit: of charge, admitted at ") for leak in leaks)
+    assert [leak.endswith("never settled; holds breaker 'orders'") for leak in leaks].count(True) == 1
+    assert len(leaks) == (2 if has_retry and tries else 1)  # the call and its second try
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    with nothing_leaks(wait_s=0.0):
+        pipeline.call(succeed)
+
+
 def test_a_permit_admitted_inside_asyncio_is_placed_where_the_call_was_made() -> None:
     kept = []
 

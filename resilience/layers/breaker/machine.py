@@ -89,6 +89,7 @@ class Machine:
         self._set(settings)
         self._window = self._new_window()
         self.closed_ticket: Ticket | None = Ticket(self)
+        self.refuses_until_us = 0  # while open; past instants, and those of a forced breaker, are for `admit` to look into
 
     def _set(self, settings: CircuitBreakerSettings) -> None:
         self.settings = settings
@@ -106,6 +107,11 @@ class Machine:
         ticket = self.closed_ticket
         if ticket is not None:
             return ticket
+        wait_us = self.refuses_until_us - now_us
+        if wait_us > 0:
+            self.rejected += not shadow  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
+            self.would_reject += shadow
+            return Refusal("open", wait_us)
         with self.lock:
             answer, events = self._admit(now_us)
             if isinstance(answer, Refusal):
@@ -221,7 +227,7 @@ class Machine:
         if self._state is BreakerState.HALF_OPEN:
             events += self._expire_probes(now_us)
         if self._state is BreakerState.OPEN:
-            if now_us < self._open_until_us:
+            if now_us < self._open_until_us:  # opened by another thread just now
                 return Refusal("open", self._open_until_us - now_us), events
             events.append(self._turn(BreakerState.HALF_OPEN, "open time over"))
         if self.closed_ticket is not None:
@@ -338,6 +344,7 @@ class Machine:
         self._probes.clear()
         self._probes_done = self._probes_failed = self._probes_slow = 0
         self.closed_ticket = Ticket(self) if state is BreakerState.CLOSED else None
+        self.refuses_until_us = self._open_until_us if state is BreakerState.OPEN and self._forced is None else 0
         return BreakerChanged(self.policy, self.key, old.value, state.value, self._generation, reason)
 
     def _mark_health(self, now_us: int) -> list[Event]:
