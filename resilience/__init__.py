@@ -5,6 +5,8 @@ Layers (`RateLimiter`, `CircuitBreaker`, `Retry`, `Deadline`) compose into a `Pi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from resilience import telemetry
 from resilience.call import Call, Decision, Outcome, Permit
 from resilience.clock import Clock
@@ -37,7 +39,9 @@ from resilience.layers.limiter import RateLimiter
 from resilience.layers.retry import Retry, Verdict
 from resilience.pipeline import Pipeline
 from resilience.refusals import RefusalSettings
-from resilience.toolkit import Toolkit, load
+
+if TYPE_CHECKING:
+    from resilience.toolkit import Toolkit, load
 
 __version__ = "0.1.0"
 
@@ -83,3 +87,13 @@ __all__ = [
 ]
 
 telemetry.install()
+
+
+def __getattr__(name: str) -> Any:
+    """What reads files is loaded when it is asked for: to whoever writes pipelines in code, importing YAML is half of the time."""
+    if name not in ("Toolkit", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from resilience import toolkit
+
+    globals()["Toolkit"], globals()["load"] = toolkit.Toolkit, toolkit.load
+    return globals()[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from contextvars import Context
@@ -71,9 +70,13 @@ class SystemClock:
         time.sleep(duration_s)
 
     async def asleep(self, duration_s: float) -> None:
+        import asyncio  # a service without tasks never loads it
+
         await asyncio.sleep(duration_s)
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        import asyncio
+
         # In an empty context: that of the caller would keep alive, until then, whatever request it belongs to.
         return asyncio.get_running_loop().call_later(delay_s, callback, context=Context())
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience.call import Call
 from resilience.clock import Clock
 from resilience.layers.base import Ask, Discard, Effect, Wait
 from resilience.timers import wheel_of
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 Timeout = Callable[[Call], BaseException]
@@ -93,6 +95,8 @@ class CancelTimer:
     __slots__ = ("_alone", "_cancelling", "_slot", "_task", "fired")
 
     def __init__(self, clock: Clock, deadline_us: int, now_us: int) -> None:
+        import asyncio  # a service without tasks never loads it
+
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
@@ -133,13 +137,21 @@ async def within(
     timer = CancelTimer(clock, call.deadline_us, call.now_us if now_us is None else now_us)
     try:
         return await work()
-    except asyncio.CancelledError as error:
-        if timer.takes_back():
-            raise timeout(call) from error
-        note_expiry(call, timeout, clock)
+    except BaseException as error:
+        if is_cancellation(error):
+            if timer.takes_back():
+                raise timeout(call) from error
+            note_expiry(call, timeout, clock)
         raise
     finally:
         timer.disarm()
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether a task is ended by `error`."""
+    import asyncio
+
+    return isinstance(error, asyncio.CancelledError)
 
 
 def note_expiry(call: Call, timeout: Timeout, clock: Clock) -> None:

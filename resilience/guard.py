@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from contextvars import Token
@@ -10,7 +9,7 @@ from types import TracebackType
 
 from resilience.call import CURRENT, Call, Permit
 from resilience.clock import Clock
-from resilience.drivers import CancelTimer, adrive, drive, note_expiry
+from resilience.drivers import CancelTimer, adrive, drive, is_cancellation, note_expiry
 from resilience.stage import Stage, settle_error, settle_success
 
 
@@ -63,7 +62,7 @@ class Guard:
         timer, timeout = self._timer, self._stage.timeout
         if timer is not None and timeout is not None:
             timer.disarm()
-            if isinstance(error, asyncio.CancelledError):
+            if is_cancellation(error):
                 if timer.takes_back():
                     expired = timeout(self._call)
                     self._leave(expired)

@@ -8,13 +8,15 @@ at most one slot late.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from resilience.clock import US_PER_S, Clock, Timer
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger("resilience")
 _LINGERS_S: Final = 60.0

@@ -22,6 +22,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.refusals",
             "resilience.registry",
             "resilience.settings",
+            "resilience.store_timing",
             "resilience.tracing",
         ),
     ),

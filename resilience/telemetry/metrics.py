@@ -12,13 +12,13 @@ from typing import Any, Final
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from resilience import store_timing
 from resilience.health import HealthSignal
 from resilience.layers.breaker import BreakerState, CircuitBreaker
 from resilience.layers.deadline import Deadline
 from resilience.layers.limiter import RateLimiter, SharedRateLimiter
 from resilience.layers.retry import Retry
 from resilience.registry import members
-from resilience.stores import timing
 from resilience.telemetry.changes import ChangeReporter
 
 LAYERS: Final = (Deadline, RateLimiter, CircuitBreaker, Retry)
@@ -41,7 +41,7 @@ def observe(reporter: ChangeReporter) -> None:
         "resilience.limiter.without_store", [_callback(_without_store)], description="decided while the store was away"
     )
     duration = meter.create_histogram("resilience.store.duration", unit="s", description="trips to a shared store")
-    timing.install(lambda duration_s, store, result: duration.record(duration_s, {"store": store, "result": result}))
+    store_timing.install(lambda duration_s, store, result: duration.record(duration_s, {"store": store, "result": result}))
     meter.create_observable_counter(
         "resilience.config.reloads", [_callback(lambda: _reloads(reporter))], description="configuration files read"
     )

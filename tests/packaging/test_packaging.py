@@ -103,3 +103,26 @@ def test_importing_the_package_brings_no_framework(tmp_path: Path) -> None:
     )
     result = run_python(code, cwd=tmp_path)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
+
+
+def test_what_not_every_service_needs_is_loaded_by_those_that_do(tmp_path: Path) -> None:
+    """Importing it is quick: YAML and asyncio cost more than all the rest of it."""
+    dear = ["asyncio", "email", "resilience.config", "resilience.stores", "resilience.toolkit", "yaml"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import resilience\n"
+        "from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter, Retry\n"
+        "layers = [Deadline(1.0), RateLimiter(10.0), Retry(), CircuitBreaker()]\n"
+        "assert Pipeline('p', *layers).call(len, 'ab') == 2\n"
+        f"print(*sorted(set({dear!r}) & set(sys.modules)))\n"
+        "from resilience import Toolkit\n"
+        "assert resilience.load.__module__ == Toolkit.__module__ == 'resilience.toolkit'\n"
+        "print('yaml' in sys.modules)\n"
+        "try:\n"
+        "    resilience.nothing\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
+    )
+    result = run_python(code, cwd=tmp_path)
+    wanted = "\nTrue\nmodule 'resilience' has no attribute 'nothing'\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, wanted, "")

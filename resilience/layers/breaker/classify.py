@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ Classifier = Callable[[Call], Outcome | None]
 """Judges an ended call by its `error` and `status`. None leaves it to the rules of this module."""
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
-CANCELLATIONS = (asyncio.CancelledError, concurrent.futures.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+_CANCELLATIONS: Final = (concurrent.futures.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""And that of `asyncio`, which is loaded by whoever raises it."""
 SERVER_ERROR = 500
 _CANCELLED: Final = GRPC_CODES["CANCELLED"]
 _FAILED_CODES: Final = frozenset(GRPC_CODES[name] for name in DEFAULT_FAILED_CODES)
@@ -38,9 +38,15 @@ def judge_error(call: Call, error: BaseException) -> Outcome:
     if isinstance(error, DeadlineExceeded):
         began = error.reason != "expired_on_arrival"
         return Outcome.FAILED if began and call.deadline_counts else Outcome.IGNORED
-    if isinstance(error, (Rejected, *CANCELLATIONS)):
+    if isinstance(error, (Rejected, *_CANCELLATIONS)) or (not isinstance(error, Exception) and _is_of_asyncio(error)):
         return Outcome.IGNORED
     return Outcome.FAILED
+
+
+def _is_of_asyncio(error: BaseException) -> bool:
+    import asyncio
+
+    return isinstance(error, asyncio.CancelledError)
 
 
 def judge_status(status: int) -> Outcome:

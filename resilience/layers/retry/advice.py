@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_tz
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _OWS: Final = " \t"
 _DELAY: Final = re.compile(r"[0-9]+")
 _CLOCK: Final = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 _YEAR: Final = "[1-9][0-9]{3}"
-_DATE: Final = re.compile(
+_DATE: Final = (
     rf"[A-Z][a-z]{{2}}, [0-9]{{1,2}} [A-Z][a-z]{{2}} {_YEAR} {_CLOCK} GMT"
     rf"|[A-Z][a-z]{{5,8}}, [0-9]{{2}}-[A-Z][a-z]{{2}}-(?P<year>[0-9]{{2}}) {_CLOCK} GMT"
     rf"|[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ 0-9][0-9] {_CLOCK} {_YEAR}"
@@ -51,7 +52,10 @@ def http_date(text: str, wall_s: float) -> datetime | None:
 
     A year of two digits is the latest such year that is at most 50 years ahead of `wall_s`. A leap second counts as the one before.
     """
-    match = _DATE.fullmatch(text)
+    from datetime import UTC, datetime  # few servers send one, but every import would pay for it
+    from email.utils import parsedate_tz
+
+    match = re.fullmatch(_DATE, text)
     fields = None if match is None else parsedate_tz(text)
     if match is None or fields is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import threading
@@ -187,7 +186,7 @@ class Tries:
         """Take in how a try ended. True: wait `delay_us` and try again. False: `stopped` says why not, empty for success."""
         self.made += 1
         state = self._retry.state
-        if isinstance(error, asyncio.CancelledError) or (error is not None and not isinstance(error, Exception)):
+        if error is not None and not isinstance(error, Exception):
             self.stopped = "cancelled"
             return False
         if isinstance(error, DeadlineExceeded) and self._call.deadline_us is not None and now_us >= self._call.deadline_us:

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from resilience import store_timing
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
 from resilience.layers.limiter.shared_bucket import Decided
-from resilience.stores import timing
 from resilience.stores.base import LANE_TASK
 from resilience.stores.redis.lines import AsyncLine, Lines, Trouble
 from resilience.stores.redis.scripts import Questions
@@ -136,7 +136,7 @@ class ThreadLane:
             breaker.ignore(ticket)
             raise
         breaker.settle(ticket, None)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
         for waiter, answer in zip(batch, answers, strict=True):
             waiter.answer = answer
         return True
@@ -147,7 +147,7 @@ class ThreadLane:
             breaker.ignore(ticket)
         else:
             breaker.settle(ticket, trouble)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
 
     def renew_locks(self) -> None:
         """In a forked child, which has none of the threads that waited or led."""
@@ -217,14 +217,14 @@ class LoopLane:
             self._store.heard(questions.instant_us(reply))
         except (Trouble, ValueError) as trouble:
             breaker.settle(ticket, str(trouble))
-            timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+            store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
             return False
         except BaseException:
             breaker.ignore(ticket)
             self._give_up(batch)
             raise
         breaker.settle(ticket, None)
-        timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
+        store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
         instant_us = questions.instant_us(reply)
         for (question, future), answer in zip(batch, answers, strict=True):
             if not future.done():

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from resilience import store_timing
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
 from resilience.fleet_health import FleetHealthSignal
 from resilience.layers.breaker.machine import Ticket
 from resilience.layers.limiter.questions import Answer, Take
 from resilience.layers.limiter.shared_bucket import Decided
 from resilience.registry import enrol
-from resilience.stores import timing
 from resilience.stores.redis.courier import EVERY_US, Courier
 from resilience.stores.redis.lanes import MOST_TOGETHER, LoopLane, ThreadLane
 from resilience.stores.redis.leases import Leases
@@ -231,13 +231,13 @@ class RedisStore:
             reply = self._lines.trip(command, self.timeout_us, whole, is_patient=True)
         except Trouble as trouble:
             self.breaker.settle(ticket, str(trouble))
-            timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "failed")
+            store_timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "failed")
             return None
         except BaseException:
             self.breaker.ignore(ticket)
             raise
         self.breaker.settle(ticket, None)
-        timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "ok")
+        store_timing.record((SYSTEM_CLOCK.now_us() - began_us) / US_PER_S, self.kind, "ok")
         return reply
 
     def _hear(self) -> Any:

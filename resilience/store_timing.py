@@ -12,7 +12,7 @@ def _unrecorded(duration_s: float, store: str, result: str) -> None:
 
 
 record: Record = _unrecorded
-"""Takes seconds, the kind of store, and "ok" or "failed". Called as `timing.record`."""
+"""Takes seconds, the kind of store, and "ok" or "failed". Called as `store_timing.record`."""
 
 
 def install(answer: Record) -> None:
