@@ -26,6 +26,7 @@ Kwargs = Mapping[str, Any]
 
 KEEP_NOTHING: Final = frozenset({Deadline, RateLimiter})
 """The layers that never hand out a token while they have no effects."""
+_OK: Final = Outcome.OK
 
 
 class Direct(Protocol):
@@ -81,9 +82,13 @@ class Once:
             raise
         finally:
             CURRENT.reset(mark)
-        if held:
-            _settle_success(call, self._now_us())
         call.settled = True
+        if held:  # `_settle_success`, written out
+            now_us = self._now_us()
+            late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
+            while held:
+                holder, token = held.pop()
+                holder.settle(token, Outcome.FAILED if late else _OK, call, now_us)
         return result
 
     async def arun(self, call: FunctionCall, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs) -> T:
@@ -109,9 +114,13 @@ class Once:
             raise
         finally:
             CURRENT.reset(mark)
-        if held:
-            _settle_success(call, self._now_us())
         call.settled = True
+        if held:  # `_settle_success`, written out
+            now_us = self._now_us()
+            late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
+            while held:
+                holder, token = held.pop()
+                holder.settle(token, Outcome.FAILED if late else _OK, call, now_us)
         return result
 
 
