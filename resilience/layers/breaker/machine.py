@@ -233,7 +233,7 @@ class Machine:
             events += self._expire_probes(now_us)
         if self._state is BreakerState.OPEN:
             refusal = self._refusal(now_us)
-            if refusal is not None:  # opened by another thread just now
+            if refusal is not None:  # just now: its probes took too long, or another thread has opened it
                 return refusal, events
             events.append(self._turn(BreakerState.HALF_OPEN, "open time over"))
         if self.closed_ticket is not None:
