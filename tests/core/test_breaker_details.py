@@ -9,7 +9,7 @@ import pytest
 
 from resilience import BreakerState, Call, CircuitBreaker, CircuitOpen, Deadline, HealthSignal, Outcome, Pipeline
 from resilience.events import BreakerChanged, Event, HealthChanged
-from resilience.layers.breaker.machine import Ticket
+from resilience.layers.breaker.machine import Machine, Refusal, Ticket
 from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.testing import ManualClock, RecordingObserver
 from tests.core.helpers import Desk, attempt, fail, no_jitter, succeed
@@ -431,3 +431,49 @@ def test_a_success_that_makes_up_the_least_number_of_calls_can_open(clock: Manua
 def test_a_slow_success_is_no_failure_in_a_row(clock: ManualClock, ends: str, state: BreakerState) -> None:
     breaker = breaker_of(clock, min_calls=99, consecutive_failures=2, slow_call_s=1.0)
     assert ended(breaker, clock, ends) is state
+
+
+def refused(machine: Machine, now_us: int, *, shadow: bool = False) -> tuple[str, int | None] | None:
+    """Why a machine refuses at an instant, and for how long it will; None where it lets through."""
+    answer = machine.admit(now_us, shadow=shadow)
+    return (answer.reason, answer.retry_after_us) if isinstance(answer, Refusal) else None
+
+
+def test_an_open_breaker_refuses_to_the_microsecond_and_counts_each(clock: ManualClock) -> None:
+    breaker = breaker_of(clock, min_calls=1, open_for_s=2.0, probes=2, uniform=no_jitter)
+    machine = breaker.pool.single
+    opened_us = clock.now_us()
+    attempt(Pipeline("p", breaker), fail)
+    assert refused(machine, opened_us) == ("open", 2_000_000)
+    assert refused(machine, opened_us + 1_999_999) == ("open", 1)
+    assert (machine.rejected, machine.would_reject) == (2, 0)
+    for _ in range(3):
+        assert refused(machine, opened_us, shadow=True) == ("open", 2_000_000)
+    assert (machine.rejected, machine.would_reject) == (2, 3)
+    assert breaker.state is OPEN
+    assert refused(machine, opened_us + 2_000_000) is None
+    assert refused(machine, opened_us + 1_999_999) is None  # late, and a probe all the same: it is half-open by now
+    assert refused(machine, opened_us + 2_000_000) == ("half_open", 1_999_999)
+    assert (machine.rejected, machine.would_reject, machine.probed) == (3, 3, 2)
+    breaker.force("closed")  # lets go of the probes
+
+
+def test_a_late_call_is_told_that_an_operator_holds_it(clock: ManualClock) -> None:
+    breaker = breaker_of(clock)
+    breaker.force("open")
+    assert refused(breaker.pool.single, clock.now_us() - 1) == ("forced", None)
+    breaker.force(None)
+    assert refused(breaker.pool.single, clock.now_us() - 1) is None
+
+
+def test_the_refusal_of_an_open_breaker_says_who_and_for_how_long(clock: ManualClock) -> None:
+    breaker = breaker_of(clock, min_calls=1, open_for_s=2.0, name="db", uniform=no_jitter)
+    pipeline = Pipeline("p", breaker)
+    attempt(pipeline, fail)
+    clock.advance(0.5)
+    for count in (1, 2):
+        with pytest.raises(CircuitOpen) as caught:
+            pipeline.call(succeed)
+        assert (caught.value.policy, caught.value.reason, caught.value.retry_after_s) == ("db", "open", 1.5)
+        assert caught.value.args == ()
+        assert breaker.decisions()["rejected"] == count

@@ -107,11 +107,11 @@ class Machine:
         ticket = self.closed_ticket
         if ticket is not None:
             return ticket
-        wait_us = self.refuses_until_us - now_us
-        if wait_us > 0:
+        refusal = self._refusal(now_us)
+        if refusal is not None:
             self.rejected += not shadow  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
             self.would_reject += shadow
-            return Refusal("open", wait_us)
+            return refusal
         with self.lock:
             answer, events = self._admit(now_us)
             if isinstance(answer, Refusal):
@@ -229,6 +229,11 @@ class Machine:
             self._window.expire(now_us)
             return self.closed_ticket is not None and self._forced is None and self._window.calls == 0 and self._in_a_row == 0
 
+    def _refusal(self, now_us: int) -> Refusal | None:
+        """Open: by one comparison, with or without the lock."""
+        wait_us = self.refuses_until_us - now_us
+        return Refusal("open", wait_us) if wait_us > 0 else None
+
     # --- under the lock -----------------------------------------------------------------------------------------------------
 
     def _admit(self, now_us: int) -> tuple[Ticket | Refusal, list[Event]]:
@@ -240,8 +245,9 @@ class Machine:
         if self._state is BreakerState.HALF_OPEN:
             events += self._expire_probes(now_us)
         if self._state is BreakerState.OPEN:
-            if now_us < self._open_until_us:  # opened by another thread just now
-                return Refusal("open", self._open_until_us - now_us), events
+            refusal = self._refusal(now_us)
+            if refusal is not None:  # just now: its probes took too long, or another thread has opened it
+                return refusal, events
             events.append(self._turn(BreakerState.HALF_OPEN, "open time over"))
         if self.closed_ticket is not None:
             return self.closed_ticket, events
