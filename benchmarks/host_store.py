@@ -29,8 +29,9 @@ from resilience.stores.settings import HostStoreSettings
 from tests.stores.servers import Server
 
 TIMES: Final = 10
-ROUNDS: Final = 7
-ROUND_S: Final = 0.3
+ROUNDS: Final = 400
+ROUND_S: Final = 0.003
+"""As short as what a system lets a process do in one go, so that some of them are not interrupted."""
 KEYS: Final = [f"203.0.113.{number}" for number in range(200)]
 OUT: Final = Path(__file__).parent / "out" / "host_store.json"
 
