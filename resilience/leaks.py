@@ -76,13 +76,18 @@ class _Admission:
         return f"permit: of {self._name}, admitted at {self._where}, never settled{lost}" + (f"; holds {holds}" if holds else "")
 
 
+def _nobody_knows() -> bool:
+    """Whether it was garbage collected meanwhile is not said."""
+    return True
+
+
 class _SoleAdmission(_Admission):
     """A call that is its own permit. It is over when it holds nothing any more."""
 
     __slots__ = ()
 
     def __init__(self, call: Call) -> None:
-        self._permit = lambda: call  # type: ignore[assignment]  # what holds nothing any more is forgotten by the next ones
+        self._permit = _nobody_knows  # type: ignore[assignment]  # it cannot be referred to without being kept alive
         self._name = call.name or "a call"
         self._where = _place(sys._getframe())
         self.held = call.held
