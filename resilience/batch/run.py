@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 from resilience.batch.adapter import Adapter
 from resilience.batch.flight import FLYING, NEVER, Flight, Phase
@@ -35,6 +35,8 @@ from resilience.health import PPB
 
 log = logging.getLogger("resilience")
 
+_ONE_MORE_TURN_US: Final = 1_000
+"""Where the whole process stood still while a try should have ended, that gets its turn before it is given up."""
 Deliver = Callable[[int, Any, "Result[Any]"], None]
 """Takes the result of the request at an index."""
 
@@ -352,6 +354,9 @@ class Run(ABC):
         if flight not in self.live:  # its twin has just ended it
             return
         if flight.phase is Phase.STOPPED:
+            flight.phase = Phase.OVERDUE
+            flight.due_us = now_us + _ONE_MORE_TURN_US
+        elif flight.phase is Phase.OVERDUE:
             self._abandon(flight)
         elif now_us >= flight.limit_us:
             self._end(flight, timed_out(self.plan.name))
