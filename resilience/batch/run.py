@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Final
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, FunctionBackend
 from resilience.batch.flight import FLYING, NEVER, Flight, Phase
 from resilience.batch.plan import BatchPlan
 from resilience.batch.result import (
@@ -226,7 +226,7 @@ class Run(ABC):
             self.wake_us = flight.due_us
             self.rearm()
         try:
-            prepared = adapter.prepare(flight.request)
+            prepared = flight.request if type(adapter) is FunctionBackend else adapter.prepare(flight.request)  # as it is
         except Exception as error:
             failed = Err(not_made(error), Kind.BUSINESS)
         else:
