@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from resilience.integrations.thrift.batch import ThriftBackend
+try:
+    from resilience.integrations.thrift.batch import ThriftBackend
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "thriftpy2":
+        raise
+    raise ImportError(
+        "resilience.integrations.thrift needs thriftpy2: pip install 'resilience-middleware[thrift]'", name="thriftpy2"
+    ) from error
 
 __all__ = ["ThriftBackend"]

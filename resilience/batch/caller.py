@@ -247,7 +247,7 @@ class BatchCaller:
         }
 
     def close(self) -> None:
-        """Let threads without work end now. They end by themselves after half a second, so that nobody has to."""
+        """Let threads without work end now, and the others after theirs. They end by themselves after half a second as well."""
         self._pool.close(IDLE_S)
 
     def __enter__(self) -> Self:

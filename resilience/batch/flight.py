@@ -21,6 +21,7 @@ class Phase(Enum):
 
     FLYING = "flying"
     STOPPED = "stopped"  # told to end
+    OVERDUE = "overdue"  # it should have ended
     ABANDONED = "abandoned"  # it does not end, and its place is given away
     STUCK = "stuck"  # it does not end, and keeps its place
 

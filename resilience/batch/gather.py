@@ -42,6 +42,7 @@ class TaskRun(Run):
         self._last_adapter: Adapter[Any, Any] | None = None
         self._pipeline: Pipeline | None = None
         self._task = _task_maker(self._loop)
+        self._now_us = self.clock.now_us
         self._unbegun: list[asyncio.Task[None]] = []
 
     # --- waiting ------------------------------------------------------------------------------------------------------------------
@@ -229,14 +230,13 @@ class TaskRun(Run):
         CURRENT.set(flight)
         result: Result[Any]
         try:
-            value = await fn(request)
+            result = Ok(await fn(request))
         except BaseException as error:
             result = self._failed_fast(flight, permit, stage, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
         else:
-            settle_success(permit, self.clock.now_us())
-            result = Ok(value)
+            settle_success(permit, self._now_us())
         if self._more or self.unread is not None or not self._counts_only:
             self.landed(flight, result)
             return

@@ -71,6 +71,7 @@ class ThreadPool:
         self._backlog: deque[Job] = deque()
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
+        self._lingers = True  # threads wait for further jobs
         self._threads = 0  # those that count towards `most`
         self._stuck = 0  # those of them whose job was abandoned
         self._number = 0
@@ -95,6 +96,7 @@ class ThreadPool:
         with self._lock:
             if self._stuck >= self._most:
                 return None
+            self._lingers = True
             if self._idle:
                 self._idle.pop().box.put(job)
             elif self._threads < self._most:
@@ -147,8 +149,9 @@ class ThreadPool:
         return refused
 
     def close(self, wait_s: float) -> None:
-        """Let threads without a job end now, and wait for them, for `wait_s` seconds each at most."""
+        """Let threads without a job end now, and others after theirs; wait for the former, for `wait_s` seconds each at most."""
         with self._lock:
+            self._lingers = False
             idle, self._idle = self._idle, []
             self._threads -= len(idle)
             for worker in idle:
@@ -193,9 +196,14 @@ class ThreadPool:
                 worker.box.put(None)
                 return None
             job = self._take_backlog()
-            if job is None:
+            if job is not None:
+                return job
+            if self._lingers:
                 self._idle.append(worker)
-            return job
+            else:
+                self._threads -= 1
+                worker.box.put(None)
+            return None
 
     def _take_back(self, ended: Job) -> bool:
         """An abandoned job has ended after all. Returns whether its thread is still wanted."""

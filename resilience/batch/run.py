@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, FunctionBackend
 from resilience.batch.flight import FLYING, NEVER, Flight, Phase
 from resilience.batch.plan import BatchPlan
 from resilience.batch.result import (
@@ -35,6 +35,8 @@ from resilience.health import PPB
 
 log = logging.getLogger("resilience")
 
+_ONE_MORE_TURN_US: Final = 1_000
+"""Where the whole process stood still while a try should have ended, that gets its turn before it is given up."""
 Deliver = Callable[[int, Any, "Result[Any]"], None]
 """Takes the result of the request at an index."""
 
@@ -224,7 +226,7 @@ class Run(ABC):
             self.wake_us = flight.due_us
             self.rearm()
         try:
-            prepared = adapter.prepare(flight.request)
+            prepared = flight.request if type(adapter) is FunctionBackend else adapter.prepare(flight.request)  # as it is
         except Exception as error:
             failed = Err(not_made(error), Kind.BUSINESS)
         else:
@@ -352,6 +354,9 @@ class Run(ABC):
         if flight not in self.live:  # its twin has just ended it
             return
         if flight.phase is Phase.STOPPED:
+            flight.phase = Phase.OVERDUE
+            flight.due_us = now_us + _ONE_MORE_TURN_US
+        elif flight.phase is Phase.OVERDUE:
             self._abandon(flight)
         elif now_us >= flight.limit_us:
             self._end(flight, timed_out(self.plan.name))

@@ -107,7 +107,7 @@ def test_a_call_that_hangs_costs_its_own_part_and_nothing_else(fan: Fan, make: M
 
 
 def test_each_call_has_its_own_time(fan: Fan, make: Make, released: threading.Event) -> None:
-    results = fan(make(concurrency=1, call_timeout_s=0.3), Acts(released), ["hangs", "a", "hangs", "b"])
+    results = fan(make(concurrency=1, call_timeout_s=0.15), Acts(released), ["hangs", "a", "hangs", "b"])
     assert [result.ok for result in results] == [False, True, False, True]
     assert {failure.kind for failure in results.errors()} == {Kind.TIMEOUT}
     assert results.report.stopped == ""

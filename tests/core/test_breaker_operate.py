@@ -246,3 +246,41 @@ def test_another_key_leaves_what_an_operator_holds_open(clock: ManualClock) -> N
             assert attempt(Pipeline("p", breaker), succeed) == "refused"
     assert breaker.pool.single.state is OPEN
     assert all(event.new == "open" for event in observer.events if isinstance(event, BreakerChanged))
+
+
+def test_whether_it_would_refuse_can_be_asked_and_changes_nothing(clock: ManualClock) -> None:
+    """Open until its time is over, half-open while all probes are out; not where a call must come for it to go on."""
+    breaker = CircuitBreaker(consecutive_failures=1, probes=2, open_for_s=10.0, clock=clock, uniform=no_jitter)
+
+    def would_refuse() -> bool:
+        generation = breaker.pool.single.generation
+        answer = breaker.would_refuse(clock.now_us())
+        assert breaker.pool.single.generation == generation
+        return answer
+
+    assert not would_refuse()
+    attempt(Pipeline("p", breaker), fail)
+    clock.advance(9.999_999)
+    assert would_refuse()
+    clock.advance(0.000_001)
+    assert not would_refuse()
+    desk = Desk(breaker, clock)
+    first = desk.admit()
+    assert not would_refuse()
+    second = desk.admit()
+    assert would_refuse()
+    clock.advance(9.999_999)
+    assert would_refuse()
+    clock.advance(0.000_001)  # the probes count as failed, once somebody comes
+    assert not would_refuse()
+    for probe in (first, second):
+        desk.settle(probe, OK)
+    breaker.force("open")
+    assert would_refuse()
+
+
+@pytest.mark.parametrize("settings", [{"key": lambda call: "a"}, {"shadow": True}])
+def test_one_with_keys_or_in_the_shadow_never_says_that_it_would(clock: ManualClock, settings: dict[str, Any]) -> None:
+    breaker = CircuitBreaker(clock=clock, **settings)
+    breaker.force("open")
+    assert not breaker.would_refuse(clock.now_us())

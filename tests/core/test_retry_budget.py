@@ -122,3 +122,10 @@ def test_threads_count_exactly() -> None:
     for thread in threads:
         thread.join()
     assert budget.tokens == 700 - 400 + 200
+
+
+def test_a_second_try_costs_a_token_while_more_than_half_are_left_and_nothing_after_that() -> None:
+    budget = RetryBudget(4, 0.5)
+    assert [(budget.take(), budget.tokens) for _ in range(4)] == [(True, 3.0), (True, 2.0), (False, 2.0), (False, 2.0)]
+    budget.earn()
+    assert (budget.take(), budget.tokens) == (True, 1.5)

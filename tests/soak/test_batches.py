@@ -21,9 +21,9 @@ from tests.soak.sizes import by_length
 
 pytestmark = pytest.mark.soak
 
-CANCELLATIONS = by_length(1_000, 10_000)
-REQUESTS = by_length(20_000, 100_000)
-RUNS = by_length(3, 20)
+CANCELLATIONS = by_length(500, 10_000)
+REQUESTS = by_length(5_000, 100_000)
+RUNS = by_length(2, 20)
 MOST_LATE_S = 0.05
 MOST_TOO_LATE = by_length(RUNS, 1)
 """In the short form, among tests that share the machine, time is not judged."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,3 +103,10 @@ def test_a_method_that_nobody_knows_is_the_callers_fault(served: Served) -> None
 def test_what_is_not_told_to_be_repeatable_is_not_hedged(served: Served) -> None:
     assert not ThriftBackend(served.connect, "level").may_hedge("a")
     assert ThriftBackend(served.connect, "level", repeatable=True).may_hedge("a")
+
+
+def test_without_the_library_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['thriftpy2'] = None; import resilience.integrations.thrift"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "ImportError: resilience.integrations.thrift needs thriftpy2: pip install 'resilience-middleware[thrift]'" in done.stderr
