@@ -42,7 +42,7 @@ def shown(words: str) -> str:
 
 
 def test_the_readme_has_the_examples_that_are_run_here() -> None:
-    assert (len(blocks("python")), len(blocks("yaml"))) == (10, 2)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (11, 2)
 
 
 def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:

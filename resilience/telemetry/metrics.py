@@ -5,9 +5,10 @@ Labels are names from the configuration or the code, and words of our own. No cl
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -20,11 +21,13 @@ from resilience.layers.limiter import RateLimiter, SharedRateLimiter
 from resilience.layers.retry import Retry
 from resilience.registry import members
 from resilience.telemetry.changes import ChangeReporter
-from resilience.workers.pool import KIND as POOL
-from resilience.workers.pool import Pool
+
+if TYPE_CHECKING:
+    from resilience.workers.pool import Pool
 
 LAYERS: Final = (Deadline, RateLimiter, CircuitBreaker, Retry)
 STATE_NUMBERS: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+_POOLS: Final = "resilience.workers.pool"
 Read = Callable[[], Iterable[Observation]]
 
 
@@ -72,15 +75,20 @@ def _distinct(kind: type[Any]) -> Iterator[Any]:
             yield layer
 
 
+def _pools() -> list[Pool[Any]]:
+    """The living worker pools. Whoever has one has loaded what they are made of, and nobody else should pay for that."""
+    return members(sys.modules[_POOLS].Pool) if _POOLS in sys.modules else []
+
+
 def _decisions() -> Iterator[Observation]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for kind in LAYERS:
         for layer in _distinct(kind):
             for decision, count in layer.decisions().items():
                 counts[layer.kind, layer.name, decision] += count
-    for pool in members(Pool):
+    for pool in _pools():
         for decision, count in pool.decisions().items():
-            counts[POOL, pool.name, decision] += count
+            counts["pool", pool.name, decision] += count
     for (layer_kind, policy, decision), count in counts.items():
         yield Observation(count, {"layer": layer_kind, "policy": policy, "decision": decision})
 
@@ -124,7 +132,7 @@ def _queue_lengths() -> Iterator[Observation]:
 
 
 def _queue_waits() -> Iterator[Observation]:
-    for pool in members(Pool):
+    for pool in _pools():
         yield Observation(pool.status()["queue_wait_s"], {"policy": pool.name})
 
 
@@ -144,7 +152,7 @@ def _not_kept() -> Iterator[Observation]:
 def _of_pools(read: Callable[[dict[str, Any]], dict[tuple[tuple[str, str], ...], int]]) -> Iterator[Observation]:
     """Counts of all pools of a name together, by further labels."""
     counts: Counter[tuple[tuple[str, str], ...]] = Counter()
-    for pool in members(Pool):
+    for pool in _pools():
         for labels, count in read(pool.status()).items():
             counts[("policy", pool.name), *labels] += count
     for labels, count in counts.items():
