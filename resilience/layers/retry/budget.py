@@ -41,6 +41,7 @@ class RetryBudget:
             allowed = self._level * 2 > self._most
             if allowed:
                 self._level = max(0, self._level - _TOKEN)
+                self.is_full = False
             return allowed
 
     def configure(self, tokens: int, ratio: float) -> None:
