@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 import resilience
 from resilience import ConfigLoaded, RateLimited, Toolkit, subscribe
-from resilience.stores.base import STORE_THREAD
+from resilience.stores.base import LANE_TASK, STORE_THREAD
 from resilience.stores.redis import RedisStore
 from tests.stores.limits import be_patient, eventually
 from tests.stores.servers import Server
@@ -108,6 +110,38 @@ def test_another_store_is_told_and_the_old_one_let_go(toolkit: Toolkit, path: Pa
         tuple(f"{what}: {change}, it goes by what is there" for what in (health, limiter)) for change in words
     ]
     eventually(lambda: not threads())
+
+
+@pytest.mark.parametrize("next_store", ["process", "another mode"])
+def test_an_event_loop_keeps_nothing_of_a_store_that_was_let_go(path: Path, server: Server, name: str, next_store: str) -> None:
+    """Else its task would be destroyed while it waits, which asyncio logs as an error, and leave its connection open."""
+    complaints: list[object] = []
+
+    async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+        with resilience.load(path) as toolkit:
+            for _ in range(3):
+                async with toolkit.pipeline("api").guard():
+                    pass
+            assert len(lanes()) == 1
+            write(path, "process" if next_store == "process" else redis(server, name, "lease"))
+            toolkit.reload()
+            gc.collect()
+            await ended()
+            async with toolkit.pipeline("api").guard():
+                pass
+        await ended()
+
+    def lanes() -> list[asyncio.Task[object]]:
+        return [task for task in asyncio.all_tasks() if task.get_name() == LANE_TASK]
+
+    async def ended() -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*lanes())
+        assert not lanes()
+
+    asyncio.run(serve())
+    assert complaints == []
 
 
 def test_settings_change_under_the_same_store(toolkit: Toolkit, path: Path) -> None:
