@@ -38,17 +38,6 @@ class ThreadExchange(Exchange):
             self.end_span()
             raise
 
-    def recorded(self, step: Callable[[], T]) -> T:
-        """Do one step under the call's own span, where it has one."""
-        trace = self.trace
-        if trace is None:
-            return step()
-        trace.enter()
-        try:
-            return step()
-        finally:
-            trace.exit()
-
     def abort(self, answer: RpcAnswer) -> None:
         """End the RPC so. This raises, as `abort` does, unless a subclass knows a way that does not."""
         self.context.set_trailing_metadata(self.trailing(answer))
@@ -199,7 +188,7 @@ class StreamExchange(ThreadExchange):
     def _broke_off(self, error: BaseException) -> RpcAnswer | None:
         """The handler raised: answered where that is a refusal. The status of an RPC comes last, so no message is in its way."""
         self._is_over = True
-        answer = self.recorded(lambda: self.answer_to(error))
+        answer = self.recorded(self.answer_to, error)
         permit = self._permit
         if permit is not None and not self.settled:
             self._settle(lambda: self.settle_ended(permit, error))

@@ -33,6 +33,8 @@ _GRPC_TIMEOUT: Final = "grpc-timeout"
 _READ: Final = {**{name: name for name in INBOUND_HEADERS}, "grpc-previous-rpc-attempts": ATTEMPT_HEADER}
 """The keys to look for, with the names by which they are read."""
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
+_EARLY_S: Final = 0.005
+"""gRPC ends an RPC at its client's deadline by a timer of its own, which may differ by so much from what it says is left."""
 _US_PER_S: Final = 1_000_000
 _OK: Final = 0
 _ENDED_WELL: Final = Outcome.OK
@@ -137,7 +139,8 @@ class Exchange(RpcCall, SoleCall):
 
     def settle_gone(self, permit: Permit | SoleCall) -> None:
         """The RPC was ended from outside: its client has gone, its time is over, or the server stops."""
-        permit.settle(self.judge_expiry() if self._expiry is not None or self.is_out_of_time() else Outcome.IGNORED)
+        is_late = self._expiry is not None or self.is_out_of_time(_EARLY_S)
+        permit.settle(self.judge_expiry() if is_late else Outcome.IGNORED)
         self.error = self._expiry = None
 
     def judge_expiry(self) -> Outcome:
@@ -154,13 +157,13 @@ class Exchange(RpcCall, SoleCall):
             self._expiry = made or DeadlineExceeded(f"the time for {self.name} ran out", policy="deadline", reason="expired")
         return self._expiry
 
-    def is_out_of_time(self) -> bool:
-        """Whether the deadline has passed that binds it, or the one that the client set."""
+    def is_out_of_time(self, early_s: float = 0.0) -> bool:
+        """Whether the deadline has passed that binds it, or the one that the client set, which is at most `early_s` away."""
         deadline_us = self.deadline_us
         if deadline_us is not None and self._guarded.pipeline.clock.now_us() >= deadline_us:
             return True
         left_s = self.context.time_remaining()
-        return left_s is not None and left_s <= 0
+        return left_s is not None and left_s <= early_s
 
     # --- refusals ---------------------------------------------------------------------------------------------------------------
 

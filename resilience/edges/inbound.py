@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from resilience.call import Call, enclosing_call
 from resilience.edges.answers import AS_USUAL, Answer, Answers, error_answer
@@ -14,6 +14,8 @@ from resilience.edges.source import Guarded
 from resilience.layers.deadline import READ_HEADERS, Deadline
 from resilience.layers.timeouts import PARSERS
 
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 INBOUND_HEADERS: Final = frozenset((*READ_HEADERS, ATTEMPT_HEADER))
 """All that `read_inbound` may read of a request (lower case), whatever the pipeline is."""
 
@@ -27,6 +29,17 @@ class InboundCall(Call):
     def answers(self) -> Answers:
         """How refusals are answered here."""
         return AS_USUAL
+
+    def recorded(self, step: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        """Do one step in this thread under the call's own span, where it has one."""
+        trace = self.trace
+        if trace is None:
+            return step(*args)
+        trace.enter()
+        try:
+            return step(*args)
+        finally:
+            trace.exit()
 
 
 def read_inbound(guarded: Guarded, call: Call, headers: Iterable[tuple[str, str]]) -> None:
