@@ -16,6 +16,7 @@ from resilience.layers.base import Wait
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
+from resilience.layers.limiter.tokens import TokenClock
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -204,7 +205,9 @@ class RateLimiter:
 
     def quota(self, call: Call) -> Quota:
         """What the caller of `call` has left."""
-        tokens = self.state.clock_of(self.settings, call.now_us)
+        return self._quota(call, self.state.clock_of(self.settings, call.now_us))
+
+    def _quota(self, call: Call, tokens: TokenClock) -> Quota:
         return self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
 
     def renew_locks(self) -> None:
@@ -213,11 +216,10 @@ class RateLimiter:
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         tokens = self.state.clock_of(self.settings, call.now_us)
-        quota = self.state.quota(self.name, self._key_for(call), 1, call.now_us, tokens)
         return {
             "resilience.health.factor": tokens.factor_ppb / 1e9,
             "resilience.limiter.rate": tokens.rate_per_s,
-            "resilience.limiter.remaining": quota.remaining,
+            "resilience.limiter.remaining": self._quota(call, tokens).remaining,
         }
 
     def decisions(self) -> Mapping[str, int]:

@@ -232,8 +232,8 @@ class SharedRateLimiter(RateLimiter):
             available_in_s=missing * pace.denominator / numerator / US_PER_S,
         )
 
-    def quota(self, call: Call) -> Quota:
-        """What the caller of `call` has left, by what the store or the share said of it; else what a full bucket has."""
+    def _quota(self, call: Call, tokens: TokenClock) -> Quota:
+        """By what the store or the share said of the call; else what a full bucket has."""
         state = self.shared
         found = next((token for layer, token in call.held if layer is self and token is not None), None)
         if found is None and self._key_of is None:
@@ -244,7 +244,7 @@ class SharedRateLimiter(RateLimiter):
         if found is None:
             pace = state.pace()
             found = Decided(0, 0, pace.at(pace.step_at(self.clock.now_us() + state.buckets.offset_us))[1], False)
-        return self._told(found, 1, state.clock_of(self.settings, call.now_us))
+        return self._told(found, 1, tokens)
 
     def renew_locks(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""
