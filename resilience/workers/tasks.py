@@ -432,8 +432,9 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             _, left = await asyncio.wait(running, timeout=_ENDS_S)
             for _ in left:
                 log.warning("pool %s: a task goes on though it was cancelled", self.name)
-        while self._keepers:
-            await asyncio.gather(*self._keepers, return_exceptions=True)
+        while keepers := tuple(self._keepers):
+            await asyncio.gather(*keepers, return_exceptions=True)
+            self._keepers.difference_update(keepers)  # from Python 3.12 on, to gather what is done gives their callbacks no turn
 
     def renew_locks(self) -> None:
         """In a forked child: its loop is not there, and what was accepted is the parent's to run."""
