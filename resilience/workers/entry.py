@@ -8,6 +8,7 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resilience.call import FunctionCall
 from resilience.tracing import CallTrace
 from resilience.workers.settings import DEFAULT_PRIORITY, PRIORITIES
 
@@ -59,6 +60,7 @@ class Entry:
         "_id",
         "args",
         "attempts",
+        "call",
         "context",
         "deadline_us",
         "fn",
@@ -99,6 +101,7 @@ class Entry:
         self.payload: str | None = None
         self.future: Any = None
         self.is_kept = False
+        self.call: FunctionCall | None = None
         self.running: Any = None
         self.trace: CallTrace | None = None
         self.worker: Worker | None = None

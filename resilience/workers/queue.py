@@ -32,7 +32,13 @@ class TaskQueue:
         if entry.submitted_us < self._last_us:
             entry.submitted_us = self._last_us
         self._last_us = entry.submitted_us
-        self._line_of(entry).append(entry)
+        line = self._lines[entry.priority]
+        if line:
+            line.append(entry)
+            self.length += 1
+            self._arrivals_us += entry.submitted_us
+        else:
+            self._line_of(entry).append(entry)
 
     def push_first(self, entry: Entry) -> None:
         """Put it back at the start of its line."""
@@ -51,6 +57,14 @@ class TaskQueue:
         """Take the one that comes first. Between two that come to the same, the lower priority number goes first."""
         if not self.length:
             return None
+        if len(self._used) == 1 and not self._over:  # the usual case
+            line = self._lines[self._used[0]]
+            entry = line.popleft()
+            if not line:
+                self._used.clear()
+            self.length -= 1
+            self._arrivals_us -= entry.submitted_us
+            return entry
         best: deque[Entry] | None = None
         least = 0
         for priority in tuple(self._used):

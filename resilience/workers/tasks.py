@@ -226,7 +226,7 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             return
         pipeline, context = self.plan.pipeline, entry.context
         work: Coroutine[Any, Any, Any]
-        if pipeline is None and entry.trace is None and entry.deadline_us is None:
+        if pipeline is None and entry.trace is None:
             work = plain(entry)
         else:
             work = arun(entry, pipeline, self.name)
@@ -235,6 +235,8 @@ class AsyncWorkerPool(Pool[TaskWorker]):
     def _ended(self, worker: Worker, entry: Entry, result: Any, failure: BaseException | None) -> None:
         """In the last step of a task, however it ends: tell its future, and go on with the next."""
         entry.running = None
+        if entry.call is not None:
+            entry.call.settled = True
         now_us = self.clock.now_us()
         core = self._core
         is_to_keep = isinstance(failure, Exception) and self.plan.failed is not None and entry.state != OVER
@@ -432,8 +434,9 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             _, left = await asyncio.wait(running, timeout=_ENDS_S)
             for _ in left:
                 log.warning("pool %s: a task goes on though it was cancelled", self.name)
-        while self._keepers:
-            await asyncio.gather(*self._keepers, return_exceptions=True)
+        while keepers := tuple(self._keepers):
+            await asyncio.gather(*keepers, return_exceptions=True)
+            self._keepers.difference_update(keepers)  # from Python 3.12 on, to gather what is done gives their callbacks no turn
 
     def renew_locks(self) -> None:
         """In a forked child: its loop is not there, and what was accepted is the parent's to run."""

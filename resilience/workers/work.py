@@ -72,9 +72,10 @@ def _recorded(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
 def plain(entry: Entry) -> Coroutine[Any, Any, Any]:
     """The coroutine of a task that needs nothing around it: with a frame less to pass on each of its steps."""
     context = entry.context
-    context.run(CURRENT_TASK.set, entry)
-    if context.get(CURRENT) is not None:
-        context.run(CURRENT.set, None)
+    if entry.deadline_us is not None or context.get(CURRENT) is not None:
+        entry.call = context.run(begin_call, entry)  # whoever learns of the end settles it
+    else:
+        context.run(CURRENT_TASK.set, entry)
     entry.attempts = 1
     try:
         found = entry.fn(*entry.args, **entry.kwargs)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -20,7 +21,7 @@ from resilience.testing import ManualClock
 from resilience.workers import AsyncWorkerPool, FailedTaskStore, PoolClosed, PoolFull, TaskTimedOut
 from resilience.workers.plan import PoolPlan
 from resilience.workers.settings import WorkerPoolSettings
-from tests.soak.sizes import SIDE_MACHINE
+from tests.soak.sizes import EXAMPLES, SIDE_MACHINE
 from tests.workers.helpers import Storage
 
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
@@ -252,4 +253,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = SIDE_MACHINE
+TestPool.settings = settings(SIDE_MACHINE, max_examples=EXAMPLES or 40)
