@@ -55,8 +55,7 @@ def _recorded(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
     trace = entry.trace
     if trace is None:
         return _call(entry, pipeline)
-    trace.enter()
-    span = trace.work(_TASK, pool, pool)
+    span = trace.work(_TASK, pool, pool)  # within what was current at submission: the context has it from there
     failure: BaseException | None = None
     try:
         return _call(entry, pipeline)
@@ -65,7 +64,6 @@ def _recorded(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
         raise
     finally:
         span.end(*_told(entry), failure)
-        trace.exit()
         failure = None  # its traceback refers to this frame
 
 
@@ -96,11 +94,8 @@ async def arun(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
     """Run a task in this asyncio task."""
     call = begin_call(entry)
     trace = entry.trace
-    span = None
+    span = None if trace is None else trace.work(_TASK, pool, pool)
     failure: BaseException | None = None
-    if trace is not None:
-        trace.enter()
-        span = trace.work(_TASK, pool, pool)
     try:
         if pipeline is None:
             entry.attempts = 1
@@ -110,9 +105,8 @@ async def arun(entry: Entry, pipeline: Guards | None, pool: str) -> Any:
         failure = error
         raise
     finally:
-        if span is not None and trace is not None:
+        if span is not None:
             span.end(*_told(entry), failure)
-            trace.exit()
         if call is not None:
             call.settled = True
         failure = None  # its traceback refers to this frame

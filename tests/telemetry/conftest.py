@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -36,6 +36,7 @@ def recorded(sdk: tuple[InMemorySpanExporter, Switch, InMemoryMetricReader]) -> 
     switch.is_on = True
     try:
         yield recording
+        assert context.get_current() == {}, "a span is still current"
     finally:
         switch.is_on = False
         recording.clear()
