@@ -240,3 +240,20 @@ def test_a_signal_that_lets_go_sooner_than_it_was_going_to_is_followed_by_a_limi
     health.signal.opened(health._hold, clock.now_us(), clock.now_us() + 1_000_000)  # no longer for ever: no new phase begins
     clock.advance(21.0)
     assert limiter.state.take(None, 3, clock.now_us()) == 1_333_334, "the factor is three quarters since this instant"
+
+
+@pytest.mark.parametrize("cuts", [1, 200], ids=["seen", "too many to be remembered"])
+def test_a_signal_that_was_ahead_when_the_clock_was_set_back_issues_nothing(clock: ManualClock, cuts: int) -> None:
+    """It moves at the later instant that it has seen, and the limiter, which has not seen that, must not be refilled up to there."""
+    health = Health(clock, cut=0.0)
+    clock.advance(10.0)
+    health.signal.configure(HealthSettings(cut=0.0, every_s=30.0), clock.now_us())
+    clock.step_back(10.0)
+    limiter = RateLimiter(1.0, burst=10, health=health.signal, clock=clock)
+    assert admitted(limiter, clock, 20) == 10
+    for _ in range(cuts):
+        health.cut()
+        health.release()
+    assert admitted(limiter, clock, 20) == 0
+    clock.advance(3.0)
+    assert admitted(limiter, clock, 20) == 3, "what came since"

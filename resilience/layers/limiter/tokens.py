@@ -118,17 +118,21 @@ class TokenClock:
         self._turn(now_us, self._rate_per_s, self.burst, factor_ppb)
 
     def catch_up(self, now_us: int) -> None:
-        """Follow every move of the factor up to `now_us`, each at its own instant. The signal was synced to `now_us` before."""
+        """Follow every move of the factor up to `now_us`, each at its own instant. The signal was synced to `now_us` before.
+
+        A signal that has seen a later instant, before the clock was set back, moves this one no further than to `now_us`.
+        """
         health = self._health
         if health is None or self.phase is None:
             return
         for phase in health.phases_after(self.phase.number):
+            start_us = min(phase.start_us, now_us)
             if phase.number == self.phase.number + 1:
-                self._follow(self.phase, phase.start_us)
+                self._follow(self.phase, start_us)
             else:  # too long asleep to know what happened in between: nothing is issued for that time
-                self.since_us = max(self.since_us, phase.start_us)
+                self.since_us = max(self.since_us, start_us)
             self.phase = phase
-            self._turn(phase.start_us, self._rate_per_s, self.burst, phase.factor_ppb)
+            self._turn(start_us, self._rate_per_s, self.burst, phase.factor_ppb)
         self._follow(self.phase, now_us)
         self.until_us = self.phase.next_step_us(now_us)
 
