@@ -14,7 +14,7 @@ import pytest
 
 from resilience.health import Phase
 from resilience.layers.limiter.questions import Take
-from resilience.layers.limiter.shared_bucket import UNIT, Bucket, Decided, Pace, brought, decide, fresh, pace_of, ttl_ms
+from resilience.layers.limiter.shared_bucket import UNIT, Bucket, Decided, Pace, brought, decide, epoch_of, fresh, pace_of, ttl_ms
 from tests.core.helpers import vectors
 
 Ask = Callable[[Take, int], Decided]
@@ -148,6 +148,18 @@ class BucketConformance:
         )
         assert ask(take(cut, 1, most=1_000), START_US + 2_000_000).is_cut, "another process may not know that yet"
 
+    def test_counts_of_different_signals_are_not_compared(self, ask: Ask) -> None:
+        """A limiter that is moved to a signal with fewer changes goes by that one at once, and by its own count from then on."""
+        cut = pace_of(Fraction(10), 100, 7, Phase(1, 0, 300_000_000, 0, 60_000_000), START_US)
+        well = pace_of(Fraction(10), 100, epoch_of("vip", 1))
+        worse = pace_of(Fraction(10), 100, epoch_of("vip", 2), Phase(1, 0, 500_000_000, 0, 60_000_000), START_US)
+        assert ask(take(cut, 1, most=1_000), START_US) == Decided(30, 0, 0, True)
+        assert ask(take(well, 1, most=1_000), START_US + 1_000_000) == Decided(10, 0, 0, False)
+        assert ask(take(worse, 1, most=1_000), START_US + 2_000_000) == Decided(5, 0, 0, True)
+        assert ask(take(well, 1, most=1_000), START_US + 3_000_000) == Decided(5, 0, 0, True), "of two views of one signal the newer"
+        assert ask(take(cut, 1, most=1_000), START_US + 4_000_000) == Decided(3, 0, 0, True), "whoever has not moved yet"
+        assert ask(take(worse, 1, most=1_000), START_US + 5_000_000) == Decided(5, 0, 0, True)
+
     def test_recovery_climbs_by_steps(self, ask: Ask) -> None:
         climbing = Phase(1, 0, 300_000_000, 50_000_000, 60_000_000)
         pace = pace_of(Fraction(1), 1_000, 3, climbing, START_US)
@@ -163,7 +175,7 @@ class BucketConformance:
     @pytest.mark.parametrize("seed", range(40))
     def test_any_questions_are_answered_as_by_the_arithmetic(self, ask: Ask, seed: int) -> None:
         reference, dice = ReferenceStore(), random.Random(seed)
-        paces = some_paces(dice)[0 if self.keeps_refusals else 1 :]
+        paces = some_paces(dice)[0 if self.keeps_refusals else 2 :]
         now_us = START_US
         for _ in range(60):
             now_us += dice.choice((0, 1, 999, 10_000, 1_000_000, 61_000_000, 10**12, -500_000))
@@ -183,7 +195,7 @@ def some_paces(dice: random.Random) -> list[Pace]:
     """A limit from one end of its range to the other, well, cut, and climbing."""
     rate = dice.choice((Fraction(1, 10**9), Fraction(1, 86_400), Fraction(1, 3), Fraction(100), Fraction(10**9), any_rate(dice)))
     burst = dice.choice((1, 3, 100, 10**6, 10**9))
-    paces: list[Any] = [pace_of(rate, burst, 0), pace_of(rate, burst, 1)]
+    paces: list[Any] = [pace_of(rate, burst, 0), pace_of(rate, burst, epoch_of("another signal", 3)), pace_of(rate, burst, 1)]
     for epoch in (2, 4):
         factor_ppb = dice.choice((300_000_000, 10_000_000, 333_333_333, 950_000_000))
         held = Phase(1, 0, factor_ppb, 0, 60_000_000)

@@ -10,7 +10,7 @@ import pytest
 from resilience import HealthSignal
 from resilience.health import Hold
 from resilience.layers.limiter import RateLimiterSettings, SharedLimiterState
-from resilience.layers.limiter.shared_bucket import UNIT
+from resilience.layers.limiter.shared_bucket import CHANGES, EXACT, UNIT, Pace, epoch_of
 from resilience.testing import ManualClock
 
 SETTINGS = RateLimiterSettings(rate_per_s=100.0, burst=80)
@@ -98,3 +98,25 @@ def test_the_share_follows_the_number_of_processes(clock: ManualClock) -> None:
     assert (share.rate_per_s, share.burst) == (50.0, 40)
     state.configure(replace(state.settings, rate_per_s=10.0), clock.now_us())
     assert state.share_settings(clock.now_us()).rate_per_s == 5.0
+
+
+def test_an_epoch_tells_whose_changes_it_counts() -> None:
+    assert [epoch_of("default", changes) for changes in (0, 1, 7)] == [0, 1, 7]
+    assert epoch_of("vip", 0) == 0, "no fleet has a part in it"
+    assert len({epoch_of(f"signal {number}", 1) // CHANGES for number in range(100)} - {0}) == 100
+    assert epoch_of("vip", 7) - epoch_of("vip", 2) == 5
+    for name in ("default", "vip", "\udc80"):
+        most = epoch_of(name, 10**12)
+        assert most // CHANGES == epoch_of(name, 1) // CHANGES, "however many there are, they are never another signal's"
+        assert most < EXACT
+        assert Pace.unpack(Pace(most, 1, 1, UNIT).pack()).epoch == most
+
+
+def test_a_limiter_that_is_moved_to_another_signal_of_the_fleet_asks_in_its_name(clock: ManualClock) -> None:
+    class Fleets(HealthSignal):
+        epoch = 5
+
+    state = state_of(clock, Fleets(clock=clock))
+    assert state.question(None, 1, clock.now_us()).pace.epoch == 5
+    state.move_to(Fleets(clock=clock, name="vip"), clock.now_us())
+    assert state.question(None, 1, clock.now_us()).pace.epoch == epoch_of("vip", 5)

@@ -8,6 +8,7 @@ doubles.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from fractions import Fraction
@@ -21,6 +22,9 @@ EXACT: Final = 1 << 53
 """Doubles are exact below this."""
 NEVER: Final = -1
 """The wait for more tokens than a full bucket holds."""
+CHANGES: Final = 1 << 32
+"""An epoch counts changes up to here; what is above tells whose they are."""
+_SIGNALS: Final = 1 << 20
 _ROOM: Final = 1 << 52
 _STANDS_STILL_US: Final = 1 << 51
 _LEVEL: Final = struct.Struct("<3d")
@@ -32,8 +36,8 @@ _LONGEST_TTL_MS: Final = 10**14
 class Pace(NamedTuple):
     """What a limit allows, as its health factor moves: `numerator / denominator` units a microsecond, and `capacity` units at most.
 
-    epoch: counts the changes of the factor that the fleet has agreed on; where two askers differ, the newer one is right. 0: no
-        fleet has a part in it, and each asker goes by what it asks with.
+    epoch: counts the changes of the factor that the fleet has agreed on, see `epoch_of`; where two askers differ, the newer one is
+        right. 0: no fleet has a part in it, and each asker goes by what it asks with, as do those who follow different signals.
     start_us, every_us, steps: from `start_us` on, by the store's clock, both grow in so many steps, each after `every_us`.
     first, rise, least, growth: numerator and capacity at the start, and what each step adds to them. `steps` 0: none of it matters.
     """
@@ -106,6 +110,17 @@ class Decided(NamedTuple):
     is_cut: bool
 
 
+def epoch_of(signal: str, changes: int) -> int:
+    """The epoch of a fleet's signal that has changed so often: counts of different signals say nothing of which is newer.
+
+    Of the signal `default` it is the count itself. Two names are taken for one with a chance of one in a million.
+    """
+    if changes == 0 or signal == "default":
+        return min(changes, CHANGES - 1)
+    digest = hashlib.blake2b(signal.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (1 + int.from_bytes(digest, "little") % (_SIGNALS - 1)) * CHANGES + min(changes, CHANGES - 1)
+
+
 def pace_of(rate_per_s: Fraction, burst: int, epoch: int, phase: Phase | None = None, start_us: int = 0) -> Pace:
     """The pace of a limit while its signal is in `phase`, which began at `start_us` by the store's clock.
 
@@ -155,9 +170,10 @@ def brought(bucket: Bucket, pace: Pace, now_us: int) -> Bucket:
     units, rest, at_us, old = bucket
     if at_us > now_us:
         at_us, rest = now_us, 0
-    if 0 < pace.epoch < old.epoch:
+    is_one_signal = pace.epoch // CHANGES == old.epoch // CHANGES
+    if is_one_signal and 0 < pace.epoch < old.epoch:
         pace = old
-    if pace.epoch > old.epoch:
+    if is_one_signal and pace.epoch > old.epoch:
         turn_us = min(max(pace.start_us, at_us), now_us)
         if pace.epoch == old.epoch + 1 or _is_slower(old, pace, at_us):
             units, _ = _refilled(units, rest if pace.epoch == old.epoch + 1 else 0, at_us, turn_us, old)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from resilience.health import HealthSignal
 from resilience.layers.limiter.questions import Buckets, Take
 from resilience.layers.limiter.settings import MIN_RATE_PER_S, RateLimiterSettings
-from resilience.layers.limiter.shared_bucket import UNIT, Decided, Pace, pace_of
+from resilience.layers.limiter.shared_bucket import UNIT, Decided, Pace, epoch_of, pace_of
 from resilience.layers.limiter.state import LimiterState
 from resilience.layers.limiter.tokens import TOKEN
 
@@ -82,7 +82,8 @@ class SharedLimiterState(LimiterState):
         is_same_view = self._pace is not None and before[0] is settings and before[1] is phase and before[2] == epoch
         if self._pace is None or not is_same_view or abs(offset_us - self._paced_offset_us) >= _CLOCK_WAS_SET_US:
             start_us = 0 if phase is None else max(0, phase.start_us + offset_us)
-            self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, epoch, phase, start_us)
+            told = 0 if health is None else epoch_of(health.name, epoch)
+            self._pace = pace_of(settings.exact_rate_per_s, settings.capacity, told, phase, start_us)
             self._paced_for = (settings, phase, epoch)
             self._paced_offset_us = offset_us
         return self._pace

@@ -6,7 +6,7 @@
 -- ARGV[#KEYS + 1]: the questions, 4 doubles each: number of the bucket, least, most, patience in microseconds.
 -- Answers with doubles: the instant, then for each question taken, wait in microseconds, units left, whether health takes a part.
 
-local UNIT, EXACT, LONGEST_TTL_MS = 1000000, 9007199254740992, 1e14
+local UNIT, EXACT, LONGEST_TTL_MS, CHANGES = 1000000, 9007199254740992, 1e14, 4294967296
 local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 local unpack_bytes, pack_bytes = struct.unpack, struct.pack
 
@@ -67,8 +67,9 @@ end
 local function bring(bucket, pace)
   local units, rest, at, old = bucket.units, bucket.rest, bucket.at, bucket.pace
   if at > now then at, rest = now, 0 end
-  if pace.epoch > 0 and pace.epoch < old.epoch then pace = old end
-  if pace.epoch > old.epoch then
+  local is_one_signal = floor(pace.epoch / CHANGES) == floor(old.epoch / CHANGES)
+  if is_one_signal and pace.epoch > 0 and pace.epoch < old.epoch then pace = old end
+  if is_one_signal and pace.epoch > old.epoch then
     local turn = min(max(pace.start or 0, at), now)
     local old_numerator = at_step(old, step_at(old, at))
     local numerator, capacity = at_step(pace, 0)
