@@ -40,8 +40,13 @@ def open_store(settings: SharedStoreSettings, clock: Clock = SYSTEM_CLOCK) -> Sh
 
     Raises:
         ConfigError: what the store needs is not installed, or its URL cannot be read.
-        ValueError: a store of the host has no name.
+        ValueError: these are no settings of a shared store, or a store of the host has no name.
     """
+    if not isinstance(settings, SharedStoreSettings):  # only its class is told: a URL may hold a password
+        raise ValueError(
+            f"open_store: must be given a RedisStoreSettings or a HostStoreSettings, such as RedisStoreSettings(url), "
+            f"got {type(settings).__name__}"
+        )
     if isinstance(settings, HostStoreSettings) and settings.name is None:
         raise ValueError("HostStoreSettings.name: must be given where no configuration file gives it one")
     with _lock:

@@ -105,7 +105,15 @@ def test_what_cannot_work_is_told(server: Server, name: str) -> None:
         open_store(HostStoreSettings())
     with pytest.raises(ConfigError, match="url cannot be read"):
         open_store(RedisStoreSettings("redis://127.0.0.1:port/0"))
+    with pytest.raises(ValueError, match=r"such as RedisStoreSettings\(url\), got str$"):
+        open_store("redis://:s3cret@127.0.0.1")  # type: ignore[arg-type]
+    for wrong in (RedisStoreSettings(server.url), server.url, None):
+        with pytest.raises(ValueError, match=f"store: must be what open_store has opened, got {type(wrong).__name__}$"):
+            SharedRateLimiter(wrong, 10.0, name="api")  # type: ignore[arg-type]
     store = open_store(RedisStoreSettings(server.url, name=name))
+    for nameless in ("", None, 7):
+        with pytest.raises(ValueError, match="name: must be text"):
+            SharedRateLimiter(store, 10.0, name=nameless)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_store_error: must be one of local, open, closed, got 'shut'"):
         SharedRateLimiter(store, 10.0, name="api", on_store_error="shut")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rate_per_s"):

@@ -58,6 +58,10 @@ class SharedRateLimiter(RateLimiter):
         if on_store_error not in get_args(OnStoreError):
             known = ", ".join(get_args(OnStoreError))
             raise ValueError(f"SharedRateLimiter.on_store_error: must be one of {known}, got {on_store_error!r}")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"SharedRateLimiter.name: must be text, got {name!r}")
+        if not hasattr(store, "buckets"):  # only its class is told: settings and URLs may hold a password
+            raise ValueError(f"SharedRateLimiter.store: must be what open_store has opened, got {type(store).__name__}")
         self._buckets = store.buckets
         self._on_store_error: OnStoreError = on_store_error
         super().__init__(rate_per_s, burst, name=name, **options)
