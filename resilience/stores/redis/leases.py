@@ -198,6 +198,7 @@ class Leases:
         """At the end of the store."""
         with self._lock:
             leases, self._leases = list(self._leases.values()), {}
+            self._to_fetch = []
         for lease in leases:
             if lease.tokens:
                 self._give_back(lease.question, lease.tokens)

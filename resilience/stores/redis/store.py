@@ -30,6 +30,7 @@ from resilience.stores.trouble import RETRY_US, StoreBreaker
 
 _MOST_RETURNS: Final = 10_000
 """Returns that wait for the thread; beyond, tokens stay spent."""
+_CLOSES_US: Final = 500_000
 
 
 class RedisStore:
@@ -289,12 +290,18 @@ class RedisStore:
         if self._leases is not None:
             self._leases.give_all_back()
         if self.breaker.is_closed and (self._decides or self._signals or self._left):
-            self._trade(SYSTEM_CLOCK.now_us())
+            self._bring_all_back()
             last = _taken_back((*self._signals, *self._left), self.clock.now_us())
             renewal = Renewal(self.settings.name, self._process, -1, last)
             self._tell_board(renewal)
         self._unsubscribe()
         self.servers.close()
+
+    def _bring_all_back(self) -> None:
+        """What is returned, as long as that takes little time: what stays behind is spent."""
+        end_us = SYSTEM_CLOCK.now_us() + _CLOSES_US
+        while self._returns and self.breaker.is_closed and SYSTEM_CLOCK.now_us() < end_us:
+            self._trade(SYSTEM_CLOCK.now_us())
 
     def renew_locks(self) -> None:
         """In a forked child: threads, connections and leases are the parent's."""
