@@ -49,14 +49,16 @@ class Cluster:
         self._wants_map = True
         self._look_at_us = 0
         self._turn = 0
+        self._silent: set[Node] = set()
+        """Those that had no map when they were asked last: others are asked first."""
         self.trouble = ""
 
     # --- in calls --------------------------------------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """Those that serve slots, as far as is known."""
-        return self._masters or tuple(self._seeds.values())
+        """Those that serve slots; without a map, those that the URL names and those that they have named."""
+        return self._masters or tuple(self._nodes.values())
 
     @property
     def board(self) -> Node:
@@ -136,9 +138,14 @@ class Cluster:
     def _learn(self) -> bool:
         """Ask the next node for the map. Returns whether it had one."""
         known = dict.fromkeys((*self._masters, *self._seeds.values()))
-        asked = [node for node in known if node.breaker.is_closed] or list(known)
+        well = [node for node in known if node.breaker.is_closed] or list(known)
+        asked = [node for node in well if node not in self._silent]
+        if not asked:
+            self._silent.clear()
+            asked = well
         self._turn += 1
         node = asked[self._turn % len(asked)]
+        self._silent.add(node)
         try:
             told = _owners(node.lines.map_of_slots())
         except Trouble as trouble:
@@ -148,6 +155,7 @@ class Cluster:
         if not told:
             return self._has_none("the server is one of a cluster that serves no slots")
         self.trouble = ""
+        self._silent.discard(node)
         self._take_over(node, told)
         return True
 
@@ -178,6 +186,7 @@ class Cluster:
             kept = {*self._masters, *self._seeds.values()}
             others = [address for address, node in self._nodes.items() if node not in kept]
             gone = [self._nodes.pop(address) for address in others]
+        self._silent.intersection_update(kept)
         for node in gone:
             node.close()
 

@@ -21,6 +21,8 @@ from resilience.stores.settings import RedisStoreSettings
 _READ_SIZE: Final = 65_536
 CONNECT_S: Final = 1.0
 """How long whoever keeps no call waiting may take for each step of making a connection."""
+_CONNECT_NODE_S: Final = 0.3
+"""The same where the thread has other nodes to see to: one that is gone must not keep it from them."""
 _MAP_S: Final = 0.25
 """How long a node may take to say which nodes there are."""
 _CLOCK: Final = SYSTEM_CLOCK
@@ -132,7 +134,8 @@ class Lines:
         self._pid = os.getpid()
         self._at_rest: deque[Any] = deque()
         self._quick = sync_connections(self._settings, timeout_s / 2, timeout_s, self._address)
-        self._patient = sync_connections(self._settings, CONNECT_S, CONNECT_S, self._address)
+        connect_s = CONNECT_S if self._address is None else _CONNECT_NODE_S
+        self._patient = sync_connections(self._settings, connect_s, connect_s, self._address)
 
 
 def _has_news(sock: socket.socket) -> bool:
