@@ -125,7 +125,7 @@ class ThreadLane:
                 waiter.asleep.release()
 
     def _trip(self, batch: Sequence[_Waiter]) -> bool:
-        """Bring everybody an answer. Returns False where there was none."""
+        """Bring everybody an answer. Returns False where there was none, and the next trip would have none either."""
         breaker = self._node.breaker
         ticket = breaker.admit()
         if ticket is None:
@@ -138,8 +138,7 @@ class ThreadLane:
             replies = self._node.lines.trip(bundle.calls, timeout_us)
             answers = bundle.answers(replies)
         except (Trouble, ValueError) as trouble:
-            self._settle_failure(str(trouble), timeout_us, began_us, ticket, questions)
-            return False
+            return self._settle_failure(str(trouble), timeout_us, began_us, ticket, questions)
         except BaseException:
             breaker.ignore(ticket)
             raise
@@ -152,14 +151,17 @@ class ThreadLane:
             waiter.answer = told(answer, breaker.away)
         return True
 
-    def _settle_failure(self, trouble: str, timeout_us: int, began_us: int, ticket: Ticket, questions: Sequence[Take]) -> None:
+    def _settle_failure(self, trouble: str, timeout_us: int, began_us: int, ticket: Ticket, questions: Sequence[Take]) -> bool:
+        """Returns whether it says nothing of the server."""
         breaker = self._node.breaker
-        if timeout_us < self._store.timeout_us:  # a caller with so little time left is no evidence
+        was_short = timeout_us < self._store.timeout_us
+        if was_short:  # a caller with so little time left is no evidence, and those behind have their own
             breaker.ignore(ticket)
         else:
             breaker.settle(ticket, trouble)
             self._node.failed(questions)
         store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "failed")
+        return was_short
 
     def renew_locks(self) -> None:
         """In a forked child, which has none of the threads that waited or led."""
@@ -179,6 +181,7 @@ class LoopLane:
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
         self._has_ended = False
+        self._decided_us = 0  # the instant of the last trip, by the server's clock
 
     async def ask(self, question: Take) -> Told:
         """Answer, suspending this task. A caller that is cancelled leaves the trip to the others."""
@@ -189,13 +192,17 @@ class LoopLane:
         elif self._task is None or self._task.done():
             # In a context of its own: it outlives the call that happens to be the first.
             self._task = self._loop.create_task(self._serve(), name=LANE_TASK, context=contextvars.Context())
-        if question.timeout_us >= 2 * self._store.timeout_us:
-            return await future
         try:
+            if question.timeout_us >= 2 * self._store.timeout_us:
+                return await future
             async with asyncio.timeout(question.timeout_us / US_PER_S):
                 return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():  # it came at the very instant at which its caller was told to go
+                self._bring_back(question, future.result())
+            raise
         except TimeoutError:
-            return self._node.breaker.away("no time left to ask the store")
+            return self._node.breaker.away("no time left to ask the store") if future.cancelled() else future.result()
 
     def end(self) -> None:
         """From any thread: its node is no longer asked. The task ends once nobody waits."""
@@ -223,7 +230,7 @@ class LoopLane:
                     self._pending = []
                     self._give_up(batch)
         finally:
-            self._news = None
+            self._news = self._task = None  # whoever asks while the connection is being closed has a task of its own
             pending, self._pending = self._pending, []
             self._give_up(pending)
             await line.close()
@@ -249,15 +256,20 @@ class LoopLane:
             raise
         breaker.settle(ticket, None)
         store_timing.record((_CLOCK.now_us() - began_us) / US_PER_S, "redis", "ok")
-        instant_us = bundle.instant_us(replies) or 0
-        if instant_us:
+        instant_us = bundle.instant_us(replies)
+        if instant_us is not None:
+            self._decided_us = instant_us
             self._store.heard(instant_us)
         for (question, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(told(answer, breaker.away))
-            elif isinstance(answer, Decided) and answer.taken:  # its caller has been cancelled
-                self._store.give_back(question, answer, instant_us + answer.wait_us if answer.wait_us else 0)
+            else:  # its caller has been cancelled
+                self._bring_back(question, answer)
         return True
+
+    def _bring_back(self, question: Take, answer: Told | Trouble) -> None:
+        if isinstance(answer, Decided) and answer.taken:
+            self._store.give_back(question, answer, self._decided_us + answer.wait_us if answer.wait_us else 0)
 
     def _give_up(self, batch: Sequence[tuple[Take, asyncio.Future[Told]]]) -> None:
         away = self._node.breaker.away()
