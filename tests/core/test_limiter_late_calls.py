@@ -280,6 +280,17 @@ def test_a_late_call_that_only_looks_is_let_in(clock: ManualClock, got: Takes) -
     assert (got(late, 1, cost=0), got(late, 1)) == (1, 0)
 
 
+def test_a_look_by_a_call_of_now_takes_nothing_from_late_ones(clock: ManualClock, got: Takes) -> None:
+    """Their bucket was full, and the smaller one of now has been refilled since, many times over."""
+    limit = Limit(clock, 10.0, 2)
+    assert got(limit.layer, 1) == 1
+    clock.advance(0.1)
+    late = limit.reload(1e6, 1)
+    clock.advance(0.1)
+    assert got(limit.layer, 1, cost=0) == 1
+    assert got(late, 1) == 1
+
+
 # --- what a late call is told -----------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ class LimiterState:
         self.would_reject = 0
         self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
 
-    def take(  # noqa: C901  # all of it written out: there is no hotter path
+    def take(  # noqa: C901, PLR0912  # all of it written out: there is no hotter path
         self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None
     ) -> int:
         """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
@@ -79,10 +79,11 @@ class LimiterState:
                 wait_us = tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
                 return wait_us if wait_us > _SHORTEST_WAIT_US else _SHORTEST_WAIT_US
             self.admitted += 1
-            if known is not None:
-                part[key] = bucket
-            elif cost:
-                table.put(key, bucket, full)
+            if cost:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
+                if known is not None:
+                    part[key] = bucket
+                else:
+                    table.put(key, bucket, full)
             return 0
 
     def reserve(
