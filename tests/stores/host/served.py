@@ -19,10 +19,11 @@ guarded = ResilienceMiddleware(answer, config=os.environ["RESILIENCE_CONFIG"])
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Adds to each answer the worker and the instant at which the request came to it."""
+    """Adds to each answer the worker, and the instants at which the request came to it and was decided."""
     came_us = time.monotonic_ns() // 1000
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        return start_response(status, [*headers, ("X-Worker", str(os.getpid())), ("X-Came", str(came_us))], *rest)
+        told = {"X-Worker": os.getpid(), "X-Came": came_us, "X-Decided": time.monotonic_ns() // 1000}
+        return start_response(status, [*headers, *((name, str(value)) for name, value in told.items())], *rest)
 
     return guarded(environ, start)

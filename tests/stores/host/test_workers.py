@@ -12,16 +12,15 @@ from typing import Final
 import pytest
 
 from tests.soak.sizes import by_length
-from tests.stores.host.flood import flood, gunicorn, shares, wait_for_all
+from tests.stores.host.flood import Answered, flood, gunicorn, lasted_s, shares, wait_for_all
 
 WORKERS: Final = 4
 RATE_PER_S: Final = 100
-BURST: Final = 100
-OFFERED_PER_S: Final = 600
+OFFERED: Final = 6
 SECONDS: Final = by_length(3.0, 10.0)
 TEXT: Final = """\
 version: 1
-store: {{host: {{directory: {folder}}}}}
+store: {{host: {{directory: {folder}, name: {name}}}}}
 limiters:
   api: {{rate: {rate}/s, burst: {burst}}}
 pipelines:
@@ -38,19 +37,34 @@ pytestmark = [pytest.mark.soak, pytest.mark.slow]
 def test_four_workers_admit_what_one_limit_allows(
     folder: Path, tmp_path: Path, options: tuple[str, ...], record_property: Callable[[str, object], None]
 ) -> None:
-    config = tmp_path / "resilience.yaml"
-    config.write_text(TEXT.format(folder=folder, rate=RATE_PER_S, burst=BURST))
-    with gunicorn(config, tmp_path, WORKERS, *options) as port:
-        wait_for_all(port, WORKERS)
-        answers = flood(port, OFFERED_PER_S, SECONDS)
+    rate, answers = RATE_PER_S, flooded(folder, tmp_path, RATE_PER_S, options)
+    for _ in range(2):
+        if is_enough(answers, rate):
+            break
+        # A machine that is busy with other things cannot ask for so much: the limit must be one that it can ask four times of.
+        rate = max(1, int(len(answers) / lasted_s(answers) / 8))
+        answers = flooded(folder, tmp_path, rate, options)
     assert {answer.status for answer in answers} == {200, 429}
-    came = [answer.came_us for answer in answers]
-    seconds = (max(came) - min(came)) / 1e6
+    seconds = lasted_s(answers)
     admitted = sum(answer.status == 200 for answer in answers)
+    bound = rate + rate * seconds
     offered, had = shares(answers)
     fairness = min(had[worker] / offered[worker] for worker in offered)
-    told = f"{admitted} of {len(answers)} in {seconds:.2f} s: {admitted / (BURST + RATE_PER_S * seconds):.4f}"
+    told = f"{admitted} of {len(answers)} in {seconds:.2f} s at {rate}/s: {admitted / bound:.4f}"
     record_property("size", f"{told}, shares {fairness:.2f}")
-    assert len(answers) >= 4 * RATE_PER_S * seconds
-    assert 0.97 <= admitted / (BURST + RATE_PER_S * seconds) <= 1.0, (admitted, seconds)
+    assert is_enough(answers, rate), told
+    assert 0.97 <= admitted / bound <= 1.0, told
     assert all(had[worker] >= offered[worker] / 2 for worker in offered), (offered, had)
+
+
+def flooded(folder: Path, tmp_path: Path, rate: int, options: tuple[str, ...]) -> list[Answered]:
+    """What came of six times the limit, in a service of its own whose bucket is full at first."""
+    config = tmp_path / f"at{rate}.yaml"
+    config.write_text(TEXT.format(folder=folder, rate=rate, burst=rate, name=f"at{rate}"))
+    with gunicorn(config, tmp_path, WORKERS, *options) as port:
+        wait_for_all(port, WORKERS)
+        return flood(port, OFFERED * rate, SECONDS)
+
+
+def is_enough(answers: list[Answered], rate: int) -> bool:
+    return len(answers) >= 4 * rate * lasted_s(answers)
