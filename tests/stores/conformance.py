@@ -156,7 +156,9 @@ class BucketConformance:
         assert ask(take(cut, 1, most=1_000), START_US) == Decided(30, 0, 0, True)
         assert ask(take(well, 1, most=1_000), START_US + 1_000_000) == Decided(10, 0, 0, False)
         assert ask(take(worse, 1, most=1_000), START_US + 2_000_000) == Decided(5, 0, 0, True)
-        assert ask(take(well, 1, most=1_000), START_US + 3_000_000) == Decided(5, 0, 0, True), "of two views of one signal the newer"
+        assert ask(take(well, 1, most=1_000), START_US + 3_000_000) == Decided(5, 0, 0, True), (
+            "of two views of one signal the newer"
+        )
         assert ask(take(cut, 1, most=1_000), START_US + 4_000_000) == Decided(3, 0, 0, True), "whoever has not moved yet"
         assert ask(take(worse, 1, most=1_000), START_US + 5_000_000) == Decided(5, 0, 0, True)
 

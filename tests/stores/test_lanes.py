@@ -27,7 +27,9 @@ def question_of(limiter: Any) -> Take:
     return found
 
 
-def test_who_asks_while_a_connection_is_being_closed_is_answered(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_while_a_connection_is_being_closed_is_answered(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with redis_store(server.url, name) as store:
         limiter = limiter_over(store, rate_per_s=HOUR, burst=10)
         close = AsyncLine.close

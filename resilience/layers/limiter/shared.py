@@ -58,8 +58,7 @@ class SharedRateLimiter(RateLimiter):
         if on_store_error not in get_args(OnStoreError):
             known = ", ".join(get_args(OnStoreError))
             raise ValueError(f"SharedRateLimiter.on_store_error: must be one of {known}, got {on_store_error!r}")
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"SharedRateLimiter.name: must be text, got {name!r}")
+        _check_name(name)
         if not hasattr(store, "buckets"):  # only its class is told: settings and URLs may hold a password
             raise ValueError(f"SharedRateLimiter.store: must be what open_store has opened, got {type(store).__name__}")
         self._buckets = store.buckets
@@ -266,3 +265,9 @@ class SharedRateLimiter(RateLimiter):
             "decided_without_store": state.without_store,
             "share_per_s": state.share_settings(self.clock.now_us()).rate_per_s,
         }
+
+
+def _check_name(name: object) -> None:
+    """Without one, there would be no telling which limit of the store it is."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"SharedRateLimiter.name: must be text, got {name!r}")
