@@ -14,7 +14,8 @@ from resilience.batch.flight import NEVER, Flight
 from resilience.batch.plan import BatchPlan
 from resilience.batch.pool import Job
 from resilience.batch.result import Err, Kind, Ok, Result, Settled
-from resilience.batch.run import Deliver, Run
+from resilience.batch.run import Run
+from resilience.batch.settling import Deliver
 from resilience.batch.source import FedSource, Source
 from resilience.batch.trying import blocking_try, failure, span_of, vote_of_abandoned
 from resilience.call import CURRENT, Outcome, Permit

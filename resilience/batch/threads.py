@@ -11,7 +11,8 @@ from typing import Any, Final
 from resilience.batch.flight import NEVER, Flight
 from resilience.batch.plan import BatchPlan
 from resilience.batch.result import Err, Kind, Result, Settled
-from resilience.batch.run import Deliver, Run
+from resilience.batch.run import Run
+from resilience.batch.settling import Deliver
 from resilience.batch.source import Source
 from resilience.batch.trying import blocking_try, vote_of_abandoned
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
