@@ -91,7 +91,7 @@ async def measure_tasks(work: Callable[[int], Coroutine[Any, Any, int]]) -> dict
         if number % 20 == 0:
             gc.collect()
     gc.enable()
-    return {name: statistics.quantiles(taken)[0] for name, taken in samples.items()}
+    return {name: statistics.median(taken) for name, taken in samples.items()}
 
 
 def measure_threads() -> dict[str, float]:
@@ -110,7 +110,7 @@ def measure_threads() -> dict[str, float]:
             if number >= 3:
                 samples["concurrent.futures"].append((ended - began) / CALLS * 1e6)
                 samples["BatchCaller.call"].append((time.perf_counter() - ended) / CALLS * 1e6)
-    return {name: statistics.quantiles(taken)[0] for name, taken in samples.items()}
+    return {name: statistics.median(taken) for name, taken in samples.items()}
 
 
 def ratio(quartiles: dict[str, float]) -> float:

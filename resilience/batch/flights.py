@@ -5,6 +5,7 @@ Arithmetic on what is in flight and the present instant; the same for tasks and 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Final
@@ -14,6 +15,9 @@ from resilience.batch.flight import FLYING, NEVER, Flight, Phase
 from resilience.batch.plan import BatchPlan
 from resilience.batch.result import Err, Kind, Result, not_made, timed_out
 from resilience.batch.settling import Deliver, Settling
+from resilience.batch.trying import FATAL
+
+log = logging.getLogger("resilience")
 
 _ONE_MORE_TURN_US: Final = 1_000
 """Where the whole process stood still while a try should have ended, that gets its turn before it is given up."""
@@ -55,6 +59,10 @@ class Flights(Settling, ABC):
         """`wake_us` is earlier than it was."""
 
     @abstractmethod
+    def broke(self, error: BaseException) -> None:
+        """Let whoever waits for the batch raise `error`: it ends as by a cancellation."""
+
+    @abstractmethod
     def _fill(self) -> None:
         """Begin as many calls as there is room for."""
 
@@ -72,12 +80,24 @@ class Flights(Settling, ABC):
             prepared = flight.request if type(adapter) is FunctionBackend else adapter.prepare(flight.request)  # as it is
         except Exception as error:
             failed = Err(not_made(error), Kind.BUSINESS)
+        except BaseException:
+            self._forget(flight)
+            raise
         else:
-            begun = self.launch(flight, prepared)
+            try:
+                begun = self.launch(flight, prepared)
+            except BaseException:  # a key function that is interrupted
+                self._forget(flight)
+                raise
             if begun is None:
                 return
             failed = begun
         self._land(flight, failed)
+
+    def _forget(self, flight: Flight) -> None:
+        """It was never begun, and the batch is about to end by what kept it from it."""
+        self.live.discard(flight)
+        self.in_flight -= 1
 
     def _shorten(self, flight: Flight, limit_us: int) -> None:
         """A try has less time than the batch gives it."""
@@ -91,7 +111,7 @@ class Flights(Settling, ABC):
     def _hedge(self, first: Flight) -> None:
         if first not in self.live or first.phase is not FLYING:
             return
-        if not first.adapter.may_hedge(first.request) or not self.plan.budget_of(first.adapter).take():
+        if not _may_hedge(first) or not self.plan.budget_of(first.adapter).take():
             return
         self.tally.hedged += 1
         self._send(first.second(self.clock.now_us()), first.adapter)
@@ -108,6 +128,8 @@ class Flights(Settling, ABC):
             self.stuck -= 1
         else:
             flight.carrier = flight.permit = flight.innermost = None  # they hold the flight
+            if isinstance(result, Err) and isinstance(result.error.__cause__, FATAL):
+                self.broke(result.error.__cause__)
             if phase is FLYING and flight.twin is None:
                 if self._counts_only and not isinstance(result, Err):  # `_settle`, where nobody else takes part in it
                     self.tally.ok += 1
@@ -200,3 +222,12 @@ class Flights(Settling, ABC):
         for flight in list(self.live):
             self._abandon(flight)
         self.live.clear()
+
+
+def _may_hedge(first: Flight) -> bool:
+    """Whether its request may be sent a second time. What cannot tell is not asked to do anything twice."""
+    try:
+        return bool(first.adapter.may_hedge(first.request))
+    except Exception:
+        log.exception("%s: cannot tell whether a request may be sent a second time; it is not", first.adapter.name)
+        return False

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from resilience.batch.adapter import Adapter, FunctionBackend
@@ -17,6 +16,7 @@ from resilience.batch.result import Err, Kind, Ok, Result, Settled
 from resilience.batch.run import Run
 from resilience.batch.settling import Deliver
 from resilience.batch.source import FedSource, Source
+from resilience.batch.task import is_at_work, task_maker
 from resilience.batch.trying import blocking_try, failure, span_of, vote_of_abandoned
 from resilience.call import CURRENT, Outcome, Permit
 from resilience.clock import US_PER_S, Timer
@@ -26,9 +26,6 @@ from resilience.stage import Stage, settle_error, settle_success
 
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
-_PLAIN_CREATE_TASK: Final = asyncio.BaseEventLoop.create_task
-_NOT_AT_WORK: Final = (inspect.CORO_CREATED, inspect.CORO_CLOSED)
-"""A task that is cancelled before its first step never gets to it, and ends without a word."""
 
 
 class TaskRun(Run):
@@ -42,9 +39,11 @@ class TaskRun(Run):
         self._feeder: asyncio.Task[None] | None = None
         self._last_adapter: Adapter[Any, Any] | None = None
         self._pipeline: Pipeline | None = None
-        self._task = _task_maker(self._loop)
+        self._task = task_maker(self._loop, self._vanished)
         self._now_us = self.clock.now_us
         self._unbegun: list[asyncio.Task[None]] = []
+        self._broken: BaseException | None = None
+        self._closing = False
 
     # --- waiting ------------------------------------------------------------------------------------------------------------------
 
@@ -52,8 +51,10 @@ class TaskRun(Run):
         """See the batch through."""
         try:
             self._open()
-            while not self.is_over:
+            while not self.is_over and self._broken is None:
                 await self._until_news()
+            if self._broken is not None:
+                raise self._broken
         finally:
             await self._close()
 
@@ -66,6 +67,8 @@ class TaskRun(Run):
                     yield arrived.popleft()
                     if self._more:
                         self.refill()
+                if self._broken is not None:
+                    raise self._broken
                 if self.is_over:
                     break
                 await self._until_news()
@@ -76,6 +79,12 @@ class TaskRun(Run):
         if isinstance(self._source, FedSource):
             self._feeder = self._loop.create_task(self._feed(self._source), context=self._home.copy())
         self.start()
+
+    def broke(self, error: BaseException) -> None:
+        """Whoever waits for the batch raises `error`."""
+        if self._broken is None:
+            self._broken = error
+        self.wake()
 
     async def _until_news(self) -> None:
         self._news = self._loop.create_future()
@@ -91,6 +100,7 @@ class TaskRun(Run):
 
     async def _close(self) -> None:
         """Leave nothing behind: no task, but for those that do not end though they are told to; no timer."""
+        self._closing = True
         try:
             if not self.is_over:
                 self.cancel()
@@ -109,18 +119,25 @@ class TaskRun(Run):
 
     async def _feed(self, source: FedSource) -> None:
         """Draw requests from an asynchronous iterator, one ahead of what there is room for."""
-        failed: Exception | None = None
+        failed: BaseException | None = None
         taken = asyncio.Event()
         source.on_taken = taken.set
         try:
             async for request in source.requests:
                 source.put(request)
                 self.refill()
+                self.wake()  # a call that is refused at once has its result by now
                 while source.is_full:
                     taken.clear()
                     await taken.wait()
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise
+            failed = error  # the iterator's own: the input must not seem to be whole
         except Exception as error:
             failed = error
+        except BaseException as error:
+            self.broke(error)
         finally:
             source.end(failed)
             self.refill()
@@ -162,7 +179,7 @@ class TaskRun(Run):
         if self._pipeline is None:
             if not adapter.is_async:
                 return self._launch_in_thread(flight, prepared)
-            flight.carrier = self._task(self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
+            flight.carrier = self._task(flight, self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
             return None
         flight.pipeline = self._pipeline
         stage = self._pipeline.outer
@@ -176,7 +193,7 @@ class TaskRun(Run):
         deadline_us = flight.deadline_us
         if deadline_us is not None and deadline_us < limit_us:  # the pipeline's own
             self._shorten(flight, deadline_us)
-        flight.carrier = self._task(self._fly_fast(flight, permit, stage, adapter.fn, prepared))
+        flight.carrier = self._task(flight, self._fly_fast(flight, permit, stage, adapter.fn, prepared))
         return None
 
     def _launch_in_thread(self, flight: Flight, prepared: Any) -> Err | None:
@@ -203,8 +220,6 @@ class TaskRun(Run):
         result: Result[Any]
         try:
             result = Ok(await flight.adapter.send(prepared))
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             result = failure(flight.adapter, error)
         flight.settled = True
@@ -234,8 +249,6 @@ class TaskRun(Run):
             result = Ok(await fn(request))
         except BaseException as error:
             result = self._failed_fast(flight, permit, stage, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
         else:
             settle_success(permit, self._now_us())
         if self._more or self.unread is not None or not self._counts_only:
@@ -258,13 +271,21 @@ class TaskRun(Run):
         if isinstance(flight.carrier, Job):
             return self.plan.pool.drop(flight.carrier)
         task = flight.carrier
-        has_begun = inspect.getcoroutinestate(task.get_coro()) not in _NOT_AT_WORK
+        has_begun = is_at_work(task)
         task.cancel()
         if not has_begun:
             self._unbegun.append(task)
             if flight.permit is not None:
                 flight.permit.settle(Outcome.IGNORED)
         return not has_begun
+
+    def _vanished(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Somebody else has cancelled a try before its first step, so that it cannot say itself that it has ended."""
+        if flight not in self.live:
+            return
+        if flight.permit is not None:
+            flight.permit.settle(Outcome.IGNORED)
+        self.landed(flight, failure(flight.adapter, asyncio.CancelledError()))
 
     def can_stop(self, flight: Flight) -> bool:
         return not isinstance(flight.carrier, Job)
@@ -286,13 +307,6 @@ class TaskRun(Run):
         elif stopped_by is not None:
             settle_error(flight.permit, stopped_by.error)
         return is_replaced
-
-
-def _task_maker(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]:
-    """Makes tasks of `loop`: where it would do no more than that itself, without asking it, which costs as much as a breaker."""
-    if type(loop).create_task is _PLAIN_CREATE_TASK and loop.get_task_factory() is None and not loop.get_debug():
-        return functools.partial(asyncio.Task, loop=loop)
-    return loop.create_task
 
 
 def _ended(plan: BatchPlan, is_replaced: bool, task: asyncio.Task[Any]) -> None:

@@ -33,7 +33,10 @@ class Run(Flights):
         super().__init__(plan, source.total, deliver)
         self.unread: Callable[[], int] | None = None
         """How many results wait to be read; for streams, which begin no more calls than their reader keeps up with."""
+        self.is_interrupted: Callable[[], bool] | None = None
+        """Whether there is something to do that does not wait until all is begun that there is room for."""
         self._source = source
+        self._now_us = self.clock.now_us
         self._ahead = 0  # calls that may be handed over before there is room, to a driver that sees to the room itself
         self._filling = False
         self._around = plan.around
@@ -72,6 +75,8 @@ class Run(Flights):
         self._is_home = True
         try:
             self._home.run(do, *args)
+        except BaseException as error:
+            self.broke(error)
         finally:
             self._is_home = False
 
@@ -102,10 +107,11 @@ class Run(Flights):
         self._filling = True
         try:
             cap = self._cap()
-            now_us = self.clock.now_us()
-            draw, everybodys, unread = self._source.draw, self._source.target, self.unread
+            draw, everybodys, unread, is_interrupted = self._source.draw, self._source.target, self.unread, self.is_interrupted
             while self._more:
-                if unread is not None and unread() >= cap:
+                if unread is not None and (waiting := unread()) and waiting + self.in_flight >= cap:
+                    break
+                if is_interrupted is not None and is_interrupted():
                     break
                 if self.in_flight >= cap + self._ahead and not self.stopped and not self._is_blocked():
                     break
@@ -118,7 +124,7 @@ class Run(Flights):
                     self._more = drawn is Lack.NOT_YET
                     break
                 adapter, request = drawn if everybodys is None else (everybodys, drawn)
-                self._begin(adapter, request, now_us)
+                self._begin(adapter, request)
             while self._to_hedge and self.in_flight < cap:
                 self._hedge(self._to_hedge.popleft())
         finally:
@@ -131,11 +137,14 @@ class Run(Flights):
         self._stop("threads")
         return True
 
-    def _begin(self, adapter: Adapter[Any, Any], request: Any, now_us: int) -> None:
+    def _begin(self, adapter: Adapter[Any, Any], request: Any) -> None:
         index = self._next  # `_count`, written out
         self._next = index + 1
         if self._deliver is None:
             self.results.append(None)
+        now_us = self._now_us()  # anew for each: it may have taken long to draw
+        if now_us >= self.deadline_us:
+            self._stop("timeout")
         if self.stopped:
             self._settle(index, request, self._not_begun())
             return
@@ -163,12 +172,12 @@ class Run(Flights):
             self._stop("timeout")
         for flight in [flight for flight in self.live if flight.due_us <= now_us]:
             self._due(flight, now_us)
-        self._fill()
         wake_us = NEVER if self.stopped else self.deadline_us
         for flight in self.live:
             if flight.due_us < wake_us:
                 wake_us = flight.due_us
         self.wake_us = wake_us
+        self._fill()
 
     def _cancel(self) -> None:
         self._stop("cancelled")

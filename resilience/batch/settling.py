@@ -1,4 +1,4 @@
-"""What becomes of the requests of one batch: each result is taken once, counted, kept or handed on; and whether the batch goes on."""
+"""What becomes of the requests of one batch: each result is taken once, counted, and kept or handed on; and whether it goes on."""
 
 from __future__ import annotations
 
