@@ -127,7 +127,7 @@ class Flights(Settling, ABC):
         if phase is Phase.STUCK:
             self.stuck -= 1
         else:
-            flight.carrier = flight.permit = flight.innermost = None  # they hold the flight
+            flight.carrier = flight.innermost = None  # they hold the flight
             if isinstance(result, Err) and isinstance(result.error.__cause__, FATAL):
                 self.broke(result.error.__cause__)
             if phase is FLYING and flight.twin is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 from resilience.batch.adapter import Adapter, FunctionBackend
@@ -16,14 +16,15 @@ from resilience.batch.result import Err, Kind, Ok, Result, Settled
 from resilience.batch.run import Run
 from resilience.batch.settling import Deliver
 from resilience.batch.source import FedSource, Source
-from resilience.batch.task import is_at_work, task_maker
+from resilience.batch.task import Try, is_at_work, is_plain
 from resilience.batch.trying import blocking_try, failure, span_of, vote_of_abandoned
-from resilience.call import CURRENT, Outcome, Permit
+from resilience.call import CURRENT, Outcome
 from resilience.clock import US_PER_S, Timer
 from resilience.handle import PipelineHandle
 from resilience.pipeline import Pipeline
-from resilience.stage import Stage, settle_error, settle_success
+from resilience.stage import Stage
 
+_OK: Final = Outcome.OK
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
 
@@ -39,7 +40,7 @@ class TaskRun(Run):
         self._feeder: asyncio.Task[None] | None = None
         self._last_adapter: Adapter[Any, Any] | None = None
         self._pipeline: Pipeline | None = None
-        self._task = task_maker(self._loop, self._vanished)
+        self._is_plain = is_plain(self._loop)
         self._now_us = self.clock.now_us
         self._unbegun: list[asyncio.Task[None]] = []
         self._broken: BaseException | None = None
@@ -179,22 +180,32 @@ class TaskRun(Run):
         if self._pipeline is None:
             if not adapter.is_async:
                 return self._launch_in_thread(flight, prepared)
-            flight.carrier = self._task(flight, self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
+            self._carry(flight, self._fly(flight, prepared))
             return None
         flight.pipeline = self._pipeline
+        flight.is_own = True
         stage = self._pipeline.outer
         limit_us = flight.limit_us
         if limit_us - flight.now_us < self.plan.half_us and stage.timeout is None:
             flight.deadline_counts = False
         try:
-            flight.permit = permit = stage.admit(flight)
+            stage.enter(flight)
         except Exception as error:
             return failure(adapter, error)
         deadline_us = flight.deadline_us
         if deadline_us is not None and deadline_us < limit_us:  # the pipeline's own
             self._shorten(flight, deadline_us)
-        flight.carrier = self._task(flight, self._fly_fast(flight, permit, stage, adapter.fn, prepared))
+        self._carry(flight, self._fly_fast(flight, stage, adapter.fn, prepared))
         return None
+
+    def _carry(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """Make the task of a try, in a copy of this context, which is the batch's own."""
+        if self._is_plain:
+            flight.carrier = task = Try(work, loop=self._loop)
+            task.flight, task.run = flight, self
+        else:
+            flight.carrier = watched = self._loop.create_task(work)
+            watched.add_done_callback(functools.partial(self.vanished, flight))
 
     def _launch_in_thread(self, flight: Flight, prepared: Any) -> Err | None:
         refused = functools.partial(self._from_thread, flight, self.no_thread)
@@ -242,15 +253,22 @@ class TaskRun(Run):
         if pipeline.retry is None and not pipeline.outer.has_effects:
             self._pipeline = pipeline
 
-    async def _fly_fast(self, flight: Flight, permit: Permit, stage: Stage, fn: Callable[[Any], Any], request: Any) -> None:
+    async def _fly_fast(self, flight: Flight, stage: Stage, fn: Callable[[Any], Any], request: Any) -> None:
         CURRENT.set(flight)
         result: Result[Any]
         try:
             result = Ok(await fn(request))
         except BaseException as error:
-            result = self._failed_fast(flight, permit, stage, error)
+            result = self._failed_fast(flight, stage, error)
         else:
-            settle_success(permit, self._now_us())
+            flight.settled = True
+            held = flight.held
+            if held:
+                now_us = self._now_us()
+                late = flight.deadline_us is not None and now_us > flight.deadline_us and flight.deadline_counts
+                while held:
+                    holder, token = held.pop()
+                    holder.settle(token, Outcome.FAILED if late else _OK, flight, now_us)
         if self._more or self.unread is not None or not self._counts_only:
             self.landed(flight, result)
             return
@@ -258,11 +276,11 @@ class TaskRun(Run):
         if not self.live:
             self.wake()
 
-    def _failed_fast(self, flight: Flight, permit: Permit, stage: Stage, error: BaseException) -> Err:
+    def _failed_fast(self, flight: Flight, stage: Stage, error: BaseException) -> Err:
         stopped_by = flight.stopped_by
         if stopped_by is not None and stopped_by.kind is Kind.TIMEOUT and isinstance(error, asyncio.CancelledError):
             error = stopped_by.error if stage.timeout is None else stage.timeout(flight)
-        settle_error(permit, error)
+        flight.failed(error)
         return failure(flight.adapter, error)
 
     # --- tries that do not end ----------------------------------------------------------------------------------------------------
@@ -275,16 +293,16 @@ class TaskRun(Run):
         task.cancel()
         if not has_begun:
             self._unbegun.append(task)
-            if flight.permit is not None:
-                flight.permit.settle(Outcome.IGNORED)
+            if flight.is_own:
+                flight.settle(Outcome.IGNORED)
         return not has_begun
 
-    def _vanished(self, flight: Flight, task: asyncio.Task[None]) -> None:
+    def vanished(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Somebody else has cancelled a try before its first step, so that it cannot say itself that it has ended."""
         if flight not in self.live:
             return
-        if flight.permit is not None:
-            flight.permit.settle(Outcome.IGNORED)
+        if flight.is_own:
+            flight.settle(Outcome.IGNORED)
         self.landed(flight, failure(flight.adapter, asyncio.CancelledError()))
 
     def can_stop(self, flight: Flight) -> bool:
@@ -302,10 +320,10 @@ class TaskRun(Run):
         _LINGERING.add(carrier)
         carrier.add_done_callback(functools.partial(_ended, self.plan, is_replaced))
         stopped_by = flight.stopped_by
-        if flight.permit is None:
+        if not flight.is_own:
             vote_of_abandoned(flight, now_us)
         elif stopped_by is not None:
-            settle_error(flight.permit, stopped_by.error)
+            flight.failed(stopped_by.error)
         return is_replaced
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 from resilience.batch.adapter import Adapter
 from resilience.batch.flight import FLYING, NEVER, Flight
@@ -18,6 +18,9 @@ from resilience.batch.result import Err, Kind, RequestNotMade, Result
 from resilience.batch.settling import Deliver
 from resilience.batch.source import FedSource, Lack, Source
 from resilience.health import PPB
+
+_BEGUN_AT_ONCE: Final = 32
+"""Calls that begin at the same instant, as the clock is read, where nothing of the user's runs between them."""
 
 
 class Run(Flights):
@@ -108,6 +111,7 @@ class Run(Flights):
         try:
             cap = self._cap()
             draw, everybodys, unread, is_interrupted = self._source.draw, self._source.target, self.unread, self.is_interrupted
+            now_us, is_quick = self._now_us(), self._source.is_quick
             while self._more:
                 if unread is not None and (waiting := unread()) and waiting + self.in_flight >= cap:
                     break
@@ -124,7 +128,9 @@ class Run(Flights):
                     self._more = drawn is Lack.NOT_YET
                     break
                 adapter, request = drawn if everybodys is None else (everybodys, drawn)
-                self._begin(adapter, request)
+                if not is_quick or self._next % _BEGUN_AT_ONCE == 0:  # it may have taken long to draw
+                    now_us = self._now_us()
+                self._begin(adapter, request, now_us)
             while self._to_hedge and self.in_flight < cap:
                 self._hedge(self._to_hedge.popleft())
         finally:
@@ -137,12 +143,11 @@ class Run(Flights):
         self._stop("threads")
         return True
 
-    def _begin(self, adapter: Adapter[Any, Any], request: Any) -> None:
+    def _begin(self, adapter: Adapter[Any, Any], request: Any, now_us: int) -> None:
         index = self._next  # `_count`, written out
         self._next = index + 1
         if self._deliver is None:
             self.results.append(None)
-        now_us = self._now_us()  # anew for each: it may have taken long to draw
         if now_us >= self.deadline_us:
             self._stop("timeout")
         if self.stopped:

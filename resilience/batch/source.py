@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from enum import Enum
 from typing import Any
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, FunctionBackend
 from resilience.batch.result import not_made
 from resilience.drivers import is_cancellation
 
@@ -34,6 +34,7 @@ class Source:
         self.target = target
         self.total = _length(requests)
         self.is_sized = self.total is not None
+        self.is_quick = type(requests) in (list, tuple, range) and type(target) is FunctionBackend
         self._pair = pair
         self._iterator: Iterator[Any] = iter(requests)
 
@@ -60,6 +61,7 @@ class FedSource:
 
     is_fed = True
     is_sized = False
+    is_quick = False
     total = None
 
     def __init__(self, target: Adapter[Any, Any] | None, pair: Pair, requests: AsyncIterable[Any]) -> None:
