@@ -1,9 +1,9 @@
 """What a batch costs a call: beside `asyncio.gather`, `asyncio.TaskGroup` and `concurrent.futures`, which guard nothing.
 
 The batch sends each call through a pipeline of a deadline and a breaker, bounds the whole in time and in concurrency, and makes a
-typed result of each. All in one process and one run, in interleaved rounds; the figure is a ratio of medians, so the machine's speed
-cancels out. A call of tasks suspends once, as every call that leaves the process does at least; one of threads sleeps for 0.1 ms. No
-span is recorded: the current span is valid and not sampled, as under a tracing middleware in production.
+typed result of each. All in one process and one run, in interleaved rounds; the figure is a ratio of medians, so the speed of the
+machine cancels out. A call of tasks suspends once, as every call that leaves the process does at least; one of threads sleeps for
+0.1 ms. No span is recorded: the current span is valid and not sampled, as under a tracing middleware in production.
 
 Run with `make bench`. Exit status 1: a batch costs more than `LIMIT` times what the quickest of the others costs.
 """

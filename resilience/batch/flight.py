@@ -36,8 +36,8 @@ class Flight(SoleCall):
 
     index: the place of its request in the input. due_us: when something is to be done about it. limit_us: its time limit.
     carrier: the task or the job that does it. is_own: it is the call of its pipeline, and settles itself. stopped_by: what becomes
-    of it once it was told to end. twin: the other try of the same request; failure: what this one failed with while that one may still
-    succeed; is_outdone: the other had a value first.
+    of it once it was told to end. twin: the other try of the same request; failure: what this one failed with while that one may
+    still succeed; is_outdone: the other had a value first.
     endpoint: the one of a balanced back end that it went to. innermost: the call under which the back end is at work.
     """
 

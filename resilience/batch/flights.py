@@ -189,7 +189,9 @@ class Flights(Settling, ABC):
         """Tell a try to end; what it does not answer in time is settled as `instead`."""
         flight.phase = Phase.STOPPED
         flight.stopped_by = instead
-        flight.due_us = self.clock.now_us() + self.plan.grace_us
+        now_us = self.clock.now_us()
+        told_us = now_us if instead is None or self.can_stop(flight) else min(now_us, flight.limit_us)
+        flight.due_us = told_us + self.plan.grace_us  # a thread knows its limit, however late this is: it is not told
         if flight.due_us < self.wake_us:
             self.wake_us = flight.due_us
             self.rearm()
