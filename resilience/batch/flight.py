@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final
 
 from resilience.batch.result import Err
 from resilience.call import CURRENT, Call, SoleCall
+from resilience.drivers import is_cancellation
 from resilience.errors import DeadlineExceeded
 from resilience.layers.breaker.classify import judge_error
 
@@ -130,6 +132,22 @@ def note_innermost() -> None:
     found = flight_here()
     if found is not None:
         found.innermost = CURRENT.get()
+
+
+@contextmanager
+def limit_as_deadline() -> Iterator[None]:
+    """Let what is awaited within end by the batch's time limit as by a deadline, so that the breakers around it hear of it.
+
+    For adapters whose pipeline knows of no deadline of its own, as close to the back end as may be. Any other cancellation is one.
+    """
+    try:
+        yield
+    except BaseException as error:
+        flight = flight_here()
+        stopped_by = None if flight is None or not is_cancellation(error) else flight.stopped_by
+        if stopped_by is None or not isinstance(stopped_by.error, DeadlineExceeded):
+            raise
+        raise stopped_by.error from error
 
 
 def give_up(flight: Flight, error: DeadlineExceeded, now_us: int) -> None:

@@ -241,9 +241,7 @@ def test_a_machine_without_another_thread_costs_no_more_than_it_must(
     assert len(caller.call(Acts().call, range(8)).values()) == 8
 
 
-def test_a_limit_that_is_seen_late_is_not_made_later_by_the_grace(
-    make: Make, clock: ManualClock, released: threading.Event
-) -> None:
+def test_a_limit_seen_late_is_not_made_later_by_the_grace(make: Make, clock: ManualClock, released: threading.Event) -> None:
     caller = make(timeout_s=1.0, grace_s=1.0, clock=clock)
     acts = Acts(released)
     found: list[Any] = []
