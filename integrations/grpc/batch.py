@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 
 from resilience import Pipeline, PipelineHandle
-from resilience.batch import Backend
+from resilience.batch import Backend, limit_as_deadline
 from resilience.integrations.grpc.aio.client import client_interceptors
 from resilience.integrations.grpc.client import ClientInterceptor
 
@@ -89,6 +89,13 @@ def _continuation(method: Any) -> Callable[[Any, Any], Any]:
 
 def _acontinuation(method: Any) -> Callable[[Any, Any], Any]:
     async def send(details: Any, request: Any) -> Any:
-        return method(request, timeout=details.timeout, metadata=details.metadata)
+        call = method(request, timeout=details.timeout, metadata=details.metadata)
+        try:
+            with limit_as_deadline():  # whether gRPC's own timeout or the batch is first to end it
+                await call.code()
+        except BaseException:
+            call.cancel()
+            raise
+        return call
 
     return send

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from resilience import Pipeline, PipelineHandle
-from resilience.batch import Backend, Kind, kind_of
-from resilience.integrations.httpx.library import CONNECTION_ERRORS, LIBRARIES, OWN_FAULTS, TIMEOUTS, WHOLE_BODIES
+from resilience.batch import Backend, Kind, kind_of, limit_as_deadline
+from resilience.integrations.httpx.library import CONNECTION_ERRORS, LIBRARIES, OWN_FAULTS, TIMEOUTS, WHOLE_BODIES, AsyncByteStream
 from resilience.integrations.httpx.transport import AsyncRequest, SyncRequest
 
 __all__ = ["HttpxBackend"]
@@ -27,7 +28,25 @@ class _Through:
         return self._client.send(request, stream=True)
 
     async def handle_async_request(self, request: Any) -> Any:
-        return await self._client.send(request, stream=True)
+        with limit_as_deadline():
+            response = await self._client.send(request, stream=True)
+        response.stream = _Parts(response.stream)
+        return response
+
+
+class _Parts(AsyncByteStream):
+    """The body of a response, for which the time limit of the batch is a deadline too."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with limit_as_deadline():
+            async for part in self._stream:
+                yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class HttpxBackend(Backend[Any, Any]):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from resilience.batch.adapter import Adapter, Backend, FunctionBackend
 from resilience.batch.balance import Balanced
 from resilience.batch.caller import BatchCaller
+from resilience.batch.flight import limit_as_deadline
 from resilience.batch.kinds import kind_of, kind_of_fault
 from resilience.batch.plan import Progress
 from resilience.batch.result import (
@@ -52,4 +53,5 @@ __all__ = [
     "Settled",
     "kind_of",
     "kind_of_fault",
+    "limit_as_deadline",
 ]

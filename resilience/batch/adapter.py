@@ -182,5 +182,5 @@ def pair(drawn: Any, pipeline: Guard | None) -> tuple[Adapter[Any, Any], Any]:
     try:
         target, request = drawn
         return as_adapter(target, pipeline), request
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise RequestNotMade(f"a pair of a back end and a request is needed, got {drawn!r:.100}") from error

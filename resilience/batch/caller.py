@@ -63,7 +63,8 @@ class BatchCaller:
         hedge_budget: (tokens, ratio): each second try costs one, each value earns `ratio`, and none is sent while half of the
             tokens or less are left; default (10, 0.1). A back end whose pipeline has a retry goes by the budget of that.
         grace_s: seconds in which a call that was stopped must end; default 0.02.
-        threads: threads that all batches of this caller share; default `concurrency`.
+        threads: threads that all batches of this caller share; default `concurrency`. A batch within a call of the same caller has
+            as many of its own.
         abandoned_max: abandoned calls that give their place to another; beyond it each holds its thread or its place until it ends.
             Never more than `threads + abandoned_max` threads; default 32.
         health: shrinks `concurrency` by the factor of this signal, never below 1; default none.
@@ -137,7 +138,8 @@ class BatchCaller:
             TypeError: the back end is for tasks, or there are no requests.
         """
         adapter, requests = self._input(target, requests, needs_tasks=False)
-        run = ThreadRun(self._plan(on_progress), Source(adapter, self._pair, requests))
+        source = Source(adapter, self._pair, requests)  # first: it may raise, and a span would stay open
+        run = ThreadRun(self._plan(on_progress), source)
         with _Counting(self._counts, run):
             run.gather()
         return Results(run.results, self.name, run.report())
@@ -192,7 +194,8 @@ class BatchCaller:
     async def acall(self, target: Any, requests: Any = _ABSENT, /, *, on_progress: OnProgress | None = None) -> Results[Any]:
         """As `call`, in tasks. Requests may come from an asynchronous iterator. A cancelled batch cancels its calls."""
         adapter, requests = self._input(target, requests, needs_tasks=True)
-        run = TaskRun(self._plan(on_progress), self._source(adapter, requests))
+        source = self._source(adapter, requests)
+        run = TaskRun(self._plan(on_progress), source)
         with _Counting(self._counts, run):
             await run.gather()
         return Results(run.results, self.name, run.report())
@@ -301,7 +304,7 @@ class BatchCaller:
             around=around,
             health=self.health,
             budget=self._budget,
-            pool=self._pool,
+            pool=self._pool.here(),
             abandoned=self._abandoned,
             trace=begin(self.name, around),
             on_progress=on_progress,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final
 
 from resilience.batch.result import Err
-from resilience.call import CURRENT, Call, Permit
+from resilience.call import CURRENT, Call, SoleCall
+from resilience.drivers import is_cancellation
 from resilience.errors import DeadlineExceeded
 from resilience.layers.breaker.classify import judge_error
 
@@ -29,15 +31,15 @@ class Phase(Enum):
 FLYING: Final = Phase.FLYING
 
 
-class Flight(Call):
+class Flight(SoleCall):
     """A try is the call that encloses whatever it does; where its pipeline is passed the fast way, it is the call of that, too.
 
     A hedge counts as a second attempt: retries within are off, and services further in are told.
 
     index: the place of its request in the input. due_us: when something is to be done about it. limit_us: its time limit.
-    carrier: the task or the job that does it. permit: where it is the call of its pipeline. stopped_by: what becomes of it once it
-    was told to end. twin: the other try of the same request; failure: what this one failed with while that one may still succeed;
-    is_outdone: the other had a value first.
+    carrier: the task or the job that does it. is_own: it is the call of its pipeline, and settles itself. stopped_by: what becomes
+    of it once it was told to end. twin: the other try of the same request; failure: what this one failed with while that one may
+    still succeed; is_outdone: the other had a value first.
     endpoint: the one of a balanced back end that it went to. innermost: the call under which the back end is at work.
     """
 
@@ -50,9 +52,9 @@ class Flight(Call):
         "index",
         "innermost",
         "is_outdone",
+        "is_own",
         "is_second",
         "limit_us",
-        "permit",
         "phase",
         "request",
         "stopped_by",
@@ -83,12 +85,11 @@ class Flight(Call):
         self.request = request
         self.limit_us = self.due_us = limit_us
         self.phase = FLYING
-        self.is_outdone = self.is_second = False
+        self.is_outdone = self.is_second = self.is_own = False
         self.twin: Flight | None = None
         self.failure: Err | None = None
         self.stopped_by: Err | None = None
         self.carrier: Any = None
-        self.permit: Permit | None = None
         self.endpoint: Any = None
         self.innermost: Call | None = None
 
@@ -101,6 +102,13 @@ class Flight(Call):
     def kwargs(self) -> Mapping[str, Any]:
         """For key functions: it has no keyword arguments."""
         return _NO_KWARGS
+
+    def failed(self, error: BaseException) -> None:
+        """Settle the layers that it has passed itself, unless they are settled already, with what ended it."""
+        if self.error is None:
+            self.error = error
+        self.settle(judge_error(self, self.error))
+        self.error = None  # every layer has seen it, and its traceback refers back here
 
     def second(self, now_us: int) -> Flight:
         """Another try of the same request."""
@@ -124,6 +132,22 @@ def note_innermost() -> None:
     found = flight_here()
     if found is not None:
         found.innermost = CURRENT.get()
+
+
+@contextmanager
+def limit_as_deadline() -> Iterator[None]:
+    """Let what is awaited within end by the batch's time limit as by a deadline, so that the breakers around it hear of it.
+
+    For adapters whose pipeline knows of no deadline of its own, as close to the back end as may be. Any other cancellation is one.
+    """
+    try:
+        yield
+    except BaseException as error:
+        flight = flight_here()
+        stopped_by = None if flight is None or not is_cancellation(error) else flight.stopped_by
+        if stopped_by is None or not isinstance(stopped_by.error, DeadlineExceeded):
+            raise
+        raise stopped_by.error from error
 
 
 def give_up(flight: Flight, error: DeadlineExceeded, now_us: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
@@ -14,20 +13,20 @@ from resilience.batch.flight import NEVER, Flight
 from resilience.batch.plan import BatchPlan
 from resilience.batch.pool import Job
 from resilience.batch.result import Err, Kind, Ok, Result, Settled
-from resilience.batch.run import Deliver, Run
+from resilience.batch.run import Run
+from resilience.batch.settling import Deliver
 from resilience.batch.source import FedSource, Source
+from resilience.batch.task import Try, is_at_work, is_plain
 from resilience.batch.trying import blocking_try, failure, span_of, vote_of_abandoned
-from resilience.call import CURRENT, Outcome, Permit
+from resilience.call import CURRENT, Outcome
 from resilience.clock import US_PER_S, Timer
 from resilience.handle import PipelineHandle
 from resilience.pipeline import Pipeline
-from resilience.stage import Stage, settle_error, settle_success
+from resilience.stage import Stage
 
+_OK: Final = Outcome.OK
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
-_PLAIN_CREATE_TASK: Final = asyncio.BaseEventLoop.create_task
-_NOT_AT_WORK: Final = (inspect.CORO_CREATED, inspect.CORO_CLOSED)
-"""A task that is cancelled before its first step never gets to it, and ends without a word."""
 
 
 class TaskRun(Run):
@@ -41,9 +40,11 @@ class TaskRun(Run):
         self._feeder: asyncio.Task[None] | None = None
         self._last_adapter: Adapter[Any, Any] | None = None
         self._pipeline: Pipeline | None = None
-        self._task = _task_maker(self._loop)
+        self._is_plain = is_plain(self._loop)
         self._now_us = self.clock.now_us
         self._unbegun: list[asyncio.Task[None]] = []
+        self._broken: BaseException | None = None
+        self._closing = False
 
     # --- waiting ------------------------------------------------------------------------------------------------------------------
 
@@ -51,8 +52,10 @@ class TaskRun(Run):
         """See the batch through."""
         try:
             self._open()
-            while not self.is_over:
+            while not self.is_over and self._broken is None:
                 await self._until_news()
+            if self._broken is not None:
+                raise self._broken
         finally:
             await self._close()
 
@@ -65,6 +68,8 @@ class TaskRun(Run):
                     yield arrived.popleft()
                     if self._more:
                         self.refill()
+                if self._broken is not None:
+                    raise self._broken
                 if self.is_over:
                     break
                 await self._until_news()
@@ -75,6 +80,12 @@ class TaskRun(Run):
         if isinstance(self._source, FedSource):
             self._feeder = self._loop.create_task(self._feed(self._source), context=self._home.copy())
         self.start()
+
+    def broke(self, error: BaseException) -> None:
+        """Whoever waits for the batch raises `error`."""
+        if self._broken is None:
+            self._broken = error
+        self.wake()
 
     async def _until_news(self) -> None:
         self._news = self._loop.create_future()
@@ -90,6 +101,7 @@ class TaskRun(Run):
 
     async def _close(self) -> None:
         """Leave nothing behind: no task, but for those that do not end though they are told to; no timer."""
+        self._closing = True
         try:
             if not self.is_over:
                 self.cancel()
@@ -108,18 +120,25 @@ class TaskRun(Run):
 
     async def _feed(self, source: FedSource) -> None:
         """Draw requests from an asynchronous iterator, one ahead of what there is room for."""
-        failed: Exception | None = None
+        failed: BaseException | None = None
         taken = asyncio.Event()
         source.on_taken = taken.set
         try:
             async for request in source.requests:
                 source.put(request)
                 self.refill()
+                self.wake()  # a call that is refused at once has its result by now
                 while source.is_full:
                     taken.clear()
                     await taken.wait()
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise
+            failed = error  # the iterator's own: the input must not seem to be whole
         except Exception as error:
             failed = error
+        except BaseException as error:
+            self.broke(error)
         finally:
             source.end(failed)
             self.refill()
@@ -161,22 +180,32 @@ class TaskRun(Run):
         if self._pipeline is None:
             if not adapter.is_async:
                 return self._launch_in_thread(flight, prepared)
-            flight.carrier = self._task(self._fly(flight, prepared))  # in a copy of this context, which is the batch's own
+            self._carry(flight, self._fly(flight, prepared))
             return None
         flight.pipeline = self._pipeline
+        flight.is_own = True
         stage = self._pipeline.outer
         limit_us = flight.limit_us
         if limit_us - flight.now_us < self.plan.half_us and stage.timeout is None:
             flight.deadline_counts = False
         try:
-            flight.permit = permit = stage.admit(flight)
+            stage.enter(flight)
         except Exception as error:
             return failure(adapter, error)
         deadline_us = flight.deadline_us
         if deadline_us is not None and deadline_us < limit_us:  # the pipeline's own
             self._shorten(flight, deadline_us)
-        flight.carrier = self._task(self._fly_fast(flight, permit, stage, adapter.fn, prepared))
+        self._carry(flight, self._fly_fast(flight, stage, adapter.fn, prepared))
         return None
+
+    def _carry(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """Make the task of a try, in a copy of this context, which is the batch's own."""
+        if self._is_plain:
+            flight.carrier = task = Try(work, loop=self._loop)
+            task.flight, task.run = flight, self
+        else:
+            flight.carrier = watched = self._loop.create_task(work)
+            watched.add_done_callback(functools.partial(self.vanished, flight))
 
     def _launch_in_thread(self, flight: Flight, prepared: Any) -> Err | None:
         refused = functools.partial(self._from_thread, flight, self.no_thread)
@@ -202,8 +231,6 @@ class TaskRun(Run):
         result: Result[Any]
         try:
             result = Ok(await flight.adapter.send(prepared))
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             result = failure(flight.adapter, error)
         flight.settled = True
@@ -226,17 +253,22 @@ class TaskRun(Run):
         if pipeline.retry is None and not pipeline.outer.has_effects:
             self._pipeline = pipeline
 
-    async def _fly_fast(self, flight: Flight, permit: Permit, stage: Stage, fn: Callable[[Any], Any], request: Any) -> None:
+    async def _fly_fast(self, flight: Flight, stage: Stage, fn: Callable[[Any], Any], request: Any) -> None:
         CURRENT.set(flight)
         result: Result[Any]
         try:
             result = Ok(await fn(request))
         except BaseException as error:
-            result = self._failed_fast(flight, permit, stage, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
+            result = self._failed_fast(flight, stage, error)
         else:
-            settle_success(permit, self._now_us())
+            flight.settled = True
+            held = flight.held
+            if held:
+                now_us = self._now_us()
+                late = flight.deadline_us is not None and now_us > flight.deadline_us and flight.deadline_counts
+                while held:
+                    holder, token = held.pop()
+                    holder.settle(token, Outcome.FAILED if late else _OK, flight, now_us)
         if self._more or self.unread is not None or not self._counts_only:
             self.landed(flight, result)
             return
@@ -244,11 +276,11 @@ class TaskRun(Run):
         if not self.live:
             self.wake()
 
-    def _failed_fast(self, flight: Flight, permit: Permit, stage: Stage, error: BaseException) -> Err:
+    def _failed_fast(self, flight: Flight, stage: Stage, error: BaseException) -> Err:
         stopped_by = flight.stopped_by
         if stopped_by is not None and stopped_by.kind is Kind.TIMEOUT and isinstance(error, asyncio.CancelledError):
             error = stopped_by.error if stage.timeout is None else stage.timeout(flight)
-        settle_error(permit, error)
+        flight.failed(error)
         return failure(flight.adapter, error)
 
     # --- tries that do not end ----------------------------------------------------------------------------------------------------
@@ -257,13 +289,21 @@ class TaskRun(Run):
         if isinstance(flight.carrier, Job):
             return self.plan.pool.drop(flight.carrier)
         task = flight.carrier
-        has_begun = inspect.getcoroutinestate(task.get_coro()) not in _NOT_AT_WORK
+        has_begun = is_at_work(task)
         task.cancel()
         if not has_begun:
             self._unbegun.append(task)
-            if flight.permit is not None:
-                flight.permit.settle(Outcome.IGNORED)
+            if flight.is_own:
+                flight.settle(Outcome.IGNORED)
         return not has_begun
+
+    def vanished(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Somebody else has cancelled a try before its first step, so that it cannot say itself that it has ended."""
+        if flight not in self.live:
+            return
+        if flight.is_own:
+            flight.settle(Outcome.IGNORED)
+        self.landed(flight, failure(flight.adapter, asyncio.CancelledError()))
 
     def can_stop(self, flight: Flight) -> bool:
         return not isinstance(flight.carrier, Job)
@@ -280,18 +320,11 @@ class TaskRun(Run):
         _LINGERING.add(carrier)
         carrier.add_done_callback(functools.partial(_ended, self.plan, is_replaced))
         stopped_by = flight.stopped_by
-        if flight.permit is None:
+        if not flight.is_own:
             vote_of_abandoned(flight, now_us)
         elif stopped_by is not None:
-            settle_error(flight.permit, stopped_by.error)
+            flight.failed(stopped_by.error)
         return is_replaced
-
-
-def _task_maker(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]:
-    """Makes tasks of `loop`: where it would do no more than that itself, without asking it, which costs as much as a breaker."""
-    if type(loop).create_task is _PLAIN_CREATE_TASK and loop.get_task_factory() is None and not loop.get_debug():
-        return functools.partial(asyncio.Task, loop=loop)
-    return loop.create_task
 
 
 def _ended(plan: BatchPlan, is_replaced: bool, task: asyncio.Task[Any]) -> None:

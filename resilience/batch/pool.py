@@ -6,16 +6,21 @@ nobody has to close the pool.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import Final
 
 from resilience.batch.abandoned import Abandoned
 
+log = logging.getLogger("resilience")
+
+_WITHIN: Final[ContextVar[tuple[ThreadPool, ...]]] = ContextVar("resilience_batch_pools", default=())
+"""The pools whose jobs this code is a part of."""
 IDLE_S: Final = 0.5
 """How long a thread without a job waits for one."""
 
@@ -42,9 +47,13 @@ class Job:
         self.stage = Stage.QUEUED  # written under the pool's lock
         self.is_replaced = False
 
-    def run(self) -> None:
-        """Do it."""
-        self._context.run(self._work)
+    def run(self, pool: ThreadPool) -> None:
+        """Do it in a thread of `pool`."""
+        self._context.run(self._run, pool)
+
+    def _run(self, pool: ThreadPool) -> None:
+        _WITHIN.set((*_WITHIN.get(), pool))
+        self._work()
 
 
 class _Worker:
@@ -75,6 +84,7 @@ class ThreadPool:
         self._threads = 0  # those that count towards `most`
         self._stuck = 0  # those of them whose job was abandoned
         self._number = 0
+        self._inner: ThreadPool | None = None
 
     def renew_locks(self) -> None:
         """In a forked child: there are no threads of its parent."""
@@ -83,8 +93,18 @@ class ThreadPool:
 
     @property
     def threads(self) -> int:
-        """Those alive, abandoned ones included."""
-        return len(self._alive)
+        """Those alive, abandoned ones and those of batches within batches included."""
+        return len(self._alive) + (0 if self._inner is None else self._inner.threads)
+
+    def here(self) -> ThreadPool:
+        """The pool for a batch that is made here: itself; or one further in, for what its own jobs wait for, which might else wait
+        for them."""
+        if self not in _WITHIN.get():
+            return self
+        with self._lock:
+            if self._inner is None:
+                self._inner = ThreadPool(self._name, self._most, self._abandoned)
+        return self._inner.here()
 
     def submit(self, work: Callable[[], object], refuse: Callable[[], object]) -> Job | None:
         """Have `work` done by a free thread, or the next one, in a copy of this context.
@@ -104,8 +124,8 @@ class ThreadPool:
             else:
                 self._backlog.append(job)
         if worker is not None:
-            worker.thread.start()
-        return job
+            self._start(worker, job)
+        return None if job.stage is Stage.DROPPED else job
 
     def drop(self, job: Job) -> bool:
         """Nobody needs `job` any more. Returns whether it had not begun; it never will."""
@@ -121,6 +141,7 @@ class ThreadPool:
         Its place is given to another (`job.is_replaced`), within the bound.
         """
         worker: _Worker | None = None
+        waiting: Job | None = None
         refused: list[Job] = []
         with self._lock:
             if job.stage is not Stage.RUNNING:
@@ -134,8 +155,8 @@ class ThreadPool:
             else:
                 self._stuck += 1
                 refused = self._refused()
-        if worker is not None:
-            worker.thread.start()
+        if worker is not None and waiting is not None and not self._start(worker, waiting):
+            refused = [waiting]
         for waiting in refused:
             waiting.refuse()
         return True
@@ -158,6 +179,24 @@ class ThreadPool:
                 worker.box.put(None)
         for worker in idle:
             worker.thread.join(wait_s)
+        if self._inner is not None:
+            self._inner.close(wait_s)
+
+    def _start(self, worker: _Worker, job: Job) -> bool:
+        """Let a thread begin. False: this machine has no more of them, and no other of the pool is left to do its job."""
+        try:
+            worker.thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._alive.discard(worker)
+                self._threads -= 1
+                if self._threads > self._stuck:
+                    self._backlog.append(job)
+                    return True
+                job.stage = Stage.DROPPED
+            log.exception("%s: cannot start a thread", self._name)
+            return False
+        return True
 
     def _new_worker(self, job: Job) -> _Worker:
         self._threads += 1
@@ -172,7 +211,7 @@ class ThreadPool:
         try:
             while job is not None:
                 if self._may_begin(job):
-                    job.run()
+                    job.run(self)
                 job = self._next(worker, job)
                 if job is None:
                     job = self._wait(worker)

@@ -206,7 +206,7 @@ class Results(Sequence[Result[T]], Generic[T]):
         if not 0 <= share <= 1:
             raise ValueError(f"share: must be from 0 to 1, got {share!r}")
         group = self.exception_group()
-        if group is not None and len(group.exceptions) > share * len(self._results):
+        if group is not None and len(group.exceptions) / len(self._results) > share:
             raise group
 
     def _told(self, failed: int) -> str:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from enum import Enum
 from typing import Any
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, FunctionBackend
 from resilience.batch.result import not_made
+from resilience.drivers import is_cancellation
 
 
 class Lack(Enum):
@@ -31,8 +32,9 @@ class Source:
 
     def __init__(self, target: Adapter[Any, Any] | None, pair: Pair, requests: Iterable[Any]) -> None:
         self.target = target
-        self.is_sized = isinstance(requests, Sized)
-        self.total = len(requests) if isinstance(requests, Sized) else None
+        self.total = _length(requests)
+        self.is_sized = self.total is not None
+        self.is_quick = type(requests) in (list, tuple, range) and type(target) is FunctionBackend
         self._pair = pair
         self._iterator: Iterator[Any] = iter(requests)
 
@@ -46,8 +48,10 @@ class Source:
             drawn = next(self._iterator)
         except StopIteration:
             return Lack.ENDED
-        except Exception as error:
+        except BaseException as error:
             self._iterator = iter(())
+            if not isinstance(error, Exception) and not is_cancellation(error):
+                raise
             raise not_made(error) from error
         return drawn if self.target is not None else self._pair(drawn)
 
@@ -57,6 +61,7 @@ class FedSource:
 
     is_fed = True
     is_sized = False
+    is_quick = False
     total = None
 
     def __init__(self, target: Adapter[Any, Any] | None, pair: Pair, requests: AsyncIterable[Any]) -> None:
@@ -64,7 +69,7 @@ class FedSource:
         self._pair = pair
         self._ready: deque[Any] = deque()
         self._ended = False
-        self._failed: Exception | None = None
+        self._failed: BaseException | None = None
         self.requests = requests
         self.on_taken: Callable[[], None] = _nobody
 
@@ -92,10 +97,17 @@ class FedSource:
         """Whether one is waiting to be taken."""
         return bool(self._ready)
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """There are no more; `error` in the place of the next."""
         self._ended = True
         self._failed = error
+
+
+def _length(requests: Iterable[Any]) -> int | None:
+    try:
+        return len(requests) if isinstance(requests, Sized) else None
+    except OverflowError:  # longer than anything that could be kept
+        return None
 
 
 def _nobody() -> None:

@@ -34,7 +34,7 @@ class Tally:
     def is_over(self, share: float, min_calls: int) -> bool:
         """Whether more than `share` of at least `min_calls` calls that have ended failed."""
         settled = self.settled
-        return settled >= min_calls and self.failures > share * settled
+        return settled >= min_calls and self.failures / settled > share  # 29 of 100 are not over 0.29, which 0.29 * 100 is below
 
     def progress(self, total: int | None) -> Progress:
         """How far it is, of `total` calls."""

@@ -11,7 +11,8 @@ from typing import Any, Final
 from resilience.batch.flight import NEVER, Flight
 from resilience.batch.plan import BatchPlan
 from resilience.batch.result import Err, Kind, Result, Settled
-from resilience.batch.run import Deliver, Run
+from resilience.batch.run import Run
+from resilience.batch.settling import Deliver
 from resilience.batch.source import Source
 from resilience.batch.trying import blocking_try, vote_of_abandoned
 from resilience.clock import SYSTEM_CLOCK, US_PER_S
@@ -29,6 +30,8 @@ class ThreadRun(Run):
         if settings.most_threads <= settings.concurrency and not self._counts_from_the_start:
             self._ahead = settings.concurrency
         self._landings: queue.SimpleQueue[tuple[Flight, Result[Any]]] = queue.SimpleQueue()
+        if not source.is_sized:
+            self.is_interrupted = self._has_news
 
     @property
     def _counts_from_the_start(self) -> bool:
@@ -68,12 +71,21 @@ class ThreadRun(Run):
         finally:
             self._close()
 
+    def _has_news(self) -> bool:
+        """For requests that may take long to draw: what has ended, or is due, does not wait for them."""
+        return not self._landings.empty() or self._now_us() >= self.wake_us
+
+    def broke(self, error: BaseException) -> None:
+        """This is the thread of whoever waits for the batch."""
+        raise error
+
     def _wait(self) -> None:
         """Wait for a try that ends, or for the next thing that is due."""
         wait_s: float | None = None
         if self.wake_us < NEVER:
             wait_s = (self.wake_us - self.clock.now_us()) / US_PER_S
             if wait_s <= 0:
+                self._take_landings()  # before anything is found to be late: the reader of a stream may have been away for long
                 self.tick()
                 return
         if self.clock is not SYSTEM_CLOCK:
@@ -83,6 +95,11 @@ class ThreadRun(Run):
         except queue.Empty:
             return
         self.landed(flight, result)
+
+    def _take_landings(self) -> None:
+        """What has ended up to now."""
+        for _ in range(self._landings.qsize()):
+            self.landed(*self._landings.get())
 
     def rearm(self) -> None:
         """Whoever waits reads `wake_us` itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 from resilience.batch.adapter import Adapter
 from resilience.batch.flight import Flight, give_up
@@ -16,6 +16,9 @@ from resilience.errors import DeadlineExceeded
 
 log = logging.getLogger("resilience")
 
+FATAL: Final = (KeyboardInterrupt, SystemExit)
+"""What ends the batch whose call it leaves, and is raised to whoever waits for it; as asyncio and `concurrent.futures` do."""
+
 
 def failure(adapter: Adapter[Any, Any], error: BaseException) -> Err:
     """The result that `error` makes. Called by the frame that caught it, which the traceback of the error then leaves out.
@@ -26,6 +29,8 @@ def failure(adapter: Adapter[Any, Any], error: BaseException) -> Err:
         error = error.with_traceback(error.__traceback__.tb_next)
     if not isinstance(error, Exception):  # a result holds what `except Exception` takes
         cancelled = CallCancelled(f"{adapter.name}: the call was cancelled ({type(error).__name__})")
+        if isinstance(error, FATAL):
+            cancelled.__cause__ = error
         return Err(cancelled, Kind.CANCELLED)
     try:
         return Err(error, adapter.kind_of(error))

@@ -70,3 +70,10 @@ def test_a_batch_of_refusals_that_leaves_a_handler_is_answered_as_one() -> None:
     group = results(OPEN, OPEN).exception_group()
     assert group is not None
     assert relayed_in(group) is OPEN.error
+
+
+def test_a_share_of_failures_that_is_met_exactly_is_not_over_it() -> None:
+    some = results(*[BAD] * 29, *[Ok(1)] * 71)
+    some.raise_if_failed_over(0.29)
+    with pytest.raises(BatchFailed):
+        some.raise_if_failed_over(0.28)

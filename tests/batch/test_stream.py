@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from resilience import CircuitBreaker, Pipeline, current_deadline
 from resilience.batch import BatchCaller, Kind, Ok, Settled
-from tests.batch.acts import Acts
+from resilience.testing import ManualClock
+from tests.batch.acts import TIMEOUT_S, Acts
 
 Make = Callable[..., BatchCaller]
 Streamed = Callable[..., list[Settled[Any, Any]]]
@@ -144,3 +146,123 @@ def test_pairs_can_be_streamed(make: Make) -> None:
         return [settled.request async for settled in make().astream([(acts.acall, "a"), (acts.call, "b")])]
 
     assert sorted(asyncio.run(run())) == ["a", "b"]
+
+
+def test_calls_that_are_refused_at_once_reach_a_reader_that_waits(make: Make) -> None:
+    breaker = CircuitBreaker()
+    breaker.force("open")
+    caller = make(concurrency=4, pipeline=Pipeline("stock", breaker))
+
+    async def run() -> int:
+        async def requests() -> AsyncIterator[int]:
+            for number in range(50):
+                yield number
+
+        return len([settled async for settled in caller.astream(Acts().acall, requests())])
+
+    async def bounded() -> int:
+        return await asyncio.wait_for(run(), TIMEOUT_S)
+
+    assert asyncio.run(bounded()) == 50
+
+
+@both
+def test_no_more_results_wait_than_calls_may_be_in_flight(stream: Streamed, make: Make) -> None:
+    """Whoever reads slowly finds at most as many."""
+    acts, waiting = Acts(), []
+    caller = make(concurrency=4)
+
+    def requests() -> Iterator[int]:
+        for number in itertools.count():
+            waiting.append(number)
+            yield number
+
+    if stream is streamed:
+        reader = caller.stream(acts.call, requests())
+        next(reader)
+        threading.Event().wait(0.05)
+        assert len(waiting) <= 4 + 1
+        reader.close()  # type: ignore[attr-defined]
+        return
+
+    async def run() -> None:
+        async with contextlib.aclosing(caller.astream(acts.acall, requests())) as reader:  # type: ignore[type-var]
+            await anext(reader)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(waiting) <= 4 + 1
+
+    asyncio.run(run())
+
+
+def test_requests_that_are_slow_to_draw_hold_up_no_results(make: Make, clock: ManualClock) -> None:
+    drawn: list[int] = []
+    landed = threading.Event()
+
+    def requests() -> Iterator[int]:
+        for number in range(10):
+            if number:
+                assert landed.wait(TIMEOUT_S)
+            drawn.append(number)
+            yield number
+
+    def call(number: int) -> int:
+        threading.Timer(0.01, landed.set).start()
+        return number
+
+    stream = make(concurrency=10).stream(call, requests())
+    assert next(stream).index == 0
+    assert len(drawn) < 10
+    assert sum(1 for _ in stream) == 9
+
+
+def test_each_call_has_its_whole_time_however_long_the_next_takes_to_draw(make: Make, clock: ManualClock) -> None:
+    begun = threading.Semaphore(0)
+
+    def requests() -> Iterator[int]:
+        for number in range(10):
+            if number:
+                assert begun.acquire(timeout=TIMEOUT_S)
+            clock.advance(0.5)
+            yield number
+
+    left: list[float] = []
+
+    def call(number: int) -> int:
+        deadline = current_deadline(clock)
+        assert deadline is not None
+        left.append(deadline.remaining_s())
+        begun.release()
+        return number
+
+    results = make(concurrency=10, call_timeout_s=1.0, clock=clock).call(call, requests())
+    assert left == [1.0] * 10
+    assert [result.ok for result in results] == [True] * 10
+
+
+def test_no_call_begins_after_the_limit_though_its_request_is_drawn_late(make: Make, clock: ManualClock) -> None:
+    def requests() -> Iterator[int]:
+        for number in range(10):
+            clock.advance(0.5)
+            yield number
+
+    acts = Acts()
+    results = make(concurrency=10, timeout_s=2.0, clock=clock).call(acts.call, requests())
+    assert sorted(acts.calls) == [0, 1, 2]
+    assert (len(results), results.report.stopped) == (10, "timeout")
+
+
+def test_what_ended_in_time_is_not_late_because_its_reader_is(make: Make, clock: ManualClock) -> None:
+    caller = make(concurrency=2, call_timeout_s=1.0, clock=clock)
+    stream = caller.stream(Acts().call, ["a", "fails"])
+    found = [next(stream)]
+    caller.close()
+    for _ in range(1000):
+        if caller.status()["threads"] == 0:  # both calls have ended
+            break
+        threading.Event().wait(0.01)
+    clock.advance(5.0)
+    found += stream
+    assert sorted((settled.request, settled.result.ok) for settled in found) == [("a", True), ("fails", False)]
+    (failure,) = (settled.result for settled in found if not settled.result.ok)
+    assert failure.kind is Kind.BUSINESS

@@ -8,10 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from resilience import Deadline, DeadlineExceeded, Pipeline, current_deadline
 from resilience.batch import BatchCaller, Kind, PoolExhausted
 from resilience.batch.abandoned import Abandoned
 from resilience.batch.pool import ThreadPool
+from resilience.testing import ManualClock
 from tests.batch.acts import TIMEOUT_S, Acts
 
 Make = Callable[..., BatchCaller]
@@ -182,3 +185,76 @@ print(results[0].kind.value, results[0].abandoned)
 def test_a_thread_that_hangs_does_not_keep_the_process_alive() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS_AT_THE_END], capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout.strip(), done.returncode) == ("timeout True", 0), done.stderr
+
+
+def test_batches_within_batches_do_not_wait_for_each_other(make: Make) -> None:
+    """Neither of one caller, nor of two that call each other."""
+    first, second = make("first", concurrency=2, timeout_s=TIMEOUT_S), make("second", concurrency=2, timeout_s=TIMEOUT_S)
+    most, inside = Acts(), Acts()
+
+    def leaf(number: int) -> int:
+        inside.call(number)
+        return 1
+
+    def by_itself(number: int) -> int:
+        most.call(number)
+        return sum(first.call(leaf, range(4)).values())
+
+    def by_another(number: int) -> int:
+        return sum(second.call(by_itself, range(3)).values())
+
+    assert first.call(by_itself, range(5)).values() == [4] * 5
+    assert first.call(by_another, range(5)).values() == [12] * 5
+    assert (most.peak <= 2, inside.peak <= 4) == (True, True)
+    first.close()
+    for _ in range(1000):
+        if first.status()["threads"] == 0:
+            break
+        threading.Event().wait(0.01)
+    assert first.status()["threads"] == 0
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_a_machine_without_another_thread_costs_no_more_than_it_must(
+    make: Make, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    begun = 0
+    plain = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal begun
+        if begun == most:
+            raise RuntimeError("can't start new thread")
+        begun += 1
+        plain(thread)
+
+    caller = make(concurrency=4)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        results = caller.call(Acts().call, range(8))
+    if most:
+        assert [result.ok for result in results] == [True] * 8
+    else:
+        assert {(type(failure.error), failure.kind) for failure in results.errors()} == {(PoolExhausted, Kind.REFUSED)}
+    assert len(results) == 8
+    assert caller.status()["threads"] == most
+    assert len(caller.call(Acts().call, range(8)).values()) == 8
+
+
+def test_a_limit_seen_late_is_not_made_later_by_the_grace(make: Make, clock: ManualClock, released: threading.Event) -> None:
+    caller = make(timeout_s=1.0, grace_s=1.0, clock=clock)
+    acts = Acts(released)
+    found: list[Any] = []
+    batch = threading.Thread(target=lambda: found.append(caller.call(acts.call, ["hangs"])))
+    batch.start()
+    while not acts.inside:
+        threading.Event().wait(0.001)
+    clock.advance(5.0)
+    for _ in range(200):  # each is seen within a millisecond
+        clock.advance(0.001)
+        batch.join(0.01)
+        if not batch.is_alive():
+            break
+    assert not batch.is_alive()
+    assert found[0].errors()[0].abandoned
+    assert found[0].report.took_s < 1.0 + 5.0

@@ -13,7 +13,7 @@ import pytest
 from resilience import BreakerState, CircuitBreaker, Deadline, Pipeline, Retry
 from resilience.batch import Balanced, BatchCaller, Kind, RequestNotMade, Results
 from resilience.integrations.httpx.batch import HttpxBackend
-from tests.integrations.outgoing.peer import Peer, breaks_off, closed_port, hangs_up, peering, says, says_nothing
+from tests.integrations.outgoing.peer import Peer, breaks_off, closed_port, hangs_up, peering, says, says_nothing, stalls
 
 Fetch = Callable[..., Results[Any]]
 
@@ -87,11 +87,14 @@ def test_retries_and_time_go_by_http(fetch: Fetch, peer: Peer) -> None:
 
 
 @both
-@pytest.mark.parametrize("layers", [(), (Deadline(30.0),)], ids=["bare", "deadline"])
-def test_a_peer_that_hangs_is_late(fetch: Fetch, peer: Peer, layers: Any) -> None:
-    peer.will(says_nothing)
-    results = fetch([peer.url, peer.url], Pipeline("stock", *layers), timeout_s=0.3, grace_s=2.0, concurrency=1)
-    assert [(failure.kind, failure.abandoned) for failure in results.errors()] == [(Kind.TIMEOUT, False)] * 2
+@pytest.mark.parametrize("layers", [(), (Deadline(0.5),)], ids=["bare", "deadline"])
+@pytest.mark.parametrize("hangs", [says_nothing, stalls()], ids=["at once", "in the body"])
+def test_a_peer_that_hangs_is_late_and_opens_its_breaker(fetch: Fetch, peer: Peer, layers: Any, hangs: Any) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    peer.will(hangs)
+    results = fetch([peer.url], Pipeline("stock", *layers, breaker), timeout_s=0.3, grace_s=2.0)
+    assert [(failure.kind, failure.abandoned) for failure in results.errors()] == [(Kind.TIMEOUT, False)]
+    assert breaker.state is BreakerState.OPEN
 
 
 @both

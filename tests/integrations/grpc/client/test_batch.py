@@ -65,13 +65,14 @@ def test_retries_and_time_go_by_grpc(ask: Ask, peer: Peer) -> None:
 
 
 @both
-@pytest.mark.parametrize("guarded", [False, True])
-def test_a_peer_that_hangs_is_late_and_opens_its_breaker(ask: Ask, peer: Peer, guarded: bool) -> None:
+@pytest.mark.parametrize("layers", [None, (), (Deadline(0.5),)], ids=["unguarded", "bare", "deadline"])
+def test_a_peer_that_hangs_is_late_and_opens_its_breaker(ask: Ask, peer: Peer, layers: Any) -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
     peer.script = [HANG]
-    pipeline = Pipeline("stock", Deadline(30.0), breaker) if guarded else None
+    pipeline = None if layers is None else Pipeline("stock", *layers, breaker)
     results = ask(peer, [b"x"], pipeline, call_timeout_s=0.3, grace_s=2.0)
     assert [(failure.kind, failure.abandoned) for failure in results.errors()] == [(Kind.TIMEOUT, False)]
+    assert (breaker.state is BreakerState.OPEN) == (layers is not None)
 
 
 @both
