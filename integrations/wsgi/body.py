@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Token
 from typing import Protocol, TypeVar
 
-from resilience.edges import abandon
+from resilience.edges import Call, abandon
 
 T = TypeVar("T")
 
@@ -14,6 +15,13 @@ class Exchange(Protocol):
     """What a body tells of its way."""
 
     settled: bool
+    trace: object | None
+
+    def enter(self) -> Token[Call | None]:
+        """What follows is work of the application."""
+
+    def leave(self, mark: Token[Call | None]) -> None:
+        """Undo `enter`."""
 
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call."""
@@ -51,11 +59,20 @@ class Body:
     def __next__(self) -> bytes:
         if self._is_replaced:
             raise StopIteration
-        exchange = self._exchange
-        if exchange.settled and self._parts is not None:  # the rest is the application's affair
-            return next(self._parts)
+        exchange, parts = self._exchange, self._parts
+        if exchange.settled and parts is not None:  # the rest is the application's affair
+            return next(parts)
         try:
-            part = exchange.as_current(self._next)
+            if exchange.settled or exchange.trace is not None:
+                part = exchange.as_current(self._next)
+            else:  # the same, written out
+                mark = exchange.enter()
+                try:
+                    if parts is None:
+                        parts = self._parts = iter(self._body)
+                    part = next(parts)
+                finally:
+                    exchange.leave(mark)
             exchange.hands_over(part)
         except StopIteration:
             self._end()
@@ -90,7 +107,10 @@ class Body:
         close = getattr(self._body, "close", None)
         try:
             if close is not None:
-                exchange.as_current(close)
+                if exchange.settled:
+                    close()
+                else:
+                    exchange.as_current(close)
         finally:
             if not exchange.settled:
                 exchange.closed()
