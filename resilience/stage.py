@@ -104,8 +104,8 @@ class Stage:
             noted(call)
         held = call.held
         try:
-            for layer in self.layers:
-                token = layer.admit(call)
+            for layer, admit in self._admissions:
+                token = admit(call)
                 if token is not None:
                     held.append((layer, token))
         except BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Token
 from typing import Protocol, TypeVar
 
-from resilience.edges import Call, abandon
+from resilience.edges import CURRENT, Call, abandon
 
 T = TypeVar("T")
 
@@ -16,12 +16,10 @@ class Exchange(Protocol):
 
     settled: bool
     trace: object | None
-
-    def enter(self) -> Token[Call | None]:
-        """What follows is work of the application."""
+    within: Call | None
 
     def leave(self, mark: Token[Call | None]) -> None:
-        """Undo `enter`."""
+        """The application is done with a step."""
 
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call."""
@@ -43,7 +41,11 @@ class Exchange(Protocol):
 
 
 class Body:
-    """Passes on what the application returned. A class rather than a generator: one that is never started runs no `finally`."""
+    """Passes on what the application returned.
+
+    A class rather than a generator alone: one that is never started runs no `finally`. While a generator runs it refers to this, so
+    that a body of which the server keeps nothing but the iterator is not taken for one that was dropped.
+    """
 
     __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
 
@@ -53,37 +55,35 @@ class Body:
         self._parts: Iterator[bytes] | None = None
         self._is_replaced = False
 
-    def __iter__(self) -> Body:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._is_replaced:
-            raise StopIteration
-        exchange, parts = self._exchange, self._parts
-        if exchange.settled and parts is not None:  # the rest is the application's affair
-            return next(parts)
-        try:
-            if exchange.settled or exchange.trace is not None:
-                part = exchange.as_current(self._next)
-            else:  # the same, written out
-                mark = exchange.enter()
-                try:
-                    if parts is None:
-                        parts = self._parts = iter(self._body)
-                    part = next(parts)
-                finally:
-                    exchange.leave(mark)
-            exchange.hands_over(part)
-        except StopIteration:
-            self._end()
-            raise
-        except BaseException as error:
-            instead = exchange.broke_off(error)
-            if instead is None:
-                raise
-            self._is_replaced = True
-            return b"".join(instead)
-        return part
+    def __iter__(self) -> Iterator[bytes]:
+        exchange = self._exchange
+        while not self._is_replaced:
+            try:
+                if exchange.settled or exchange.trace is not None:
+                    part = exchange.as_current(self._next)
+                else:  # the same, written out
+                    mark = CURRENT.set(exchange.within or exchange)
+                    try:
+                        if self._parts is None:
+                            self._parts = iter(self._body)
+                        part = next(self._parts)
+                    finally:
+                        exchange.leave(mark)
+                exchange.hands_over(part)
+            except StopIteration:
+                self._end()
+                return
+            except BaseException as error:
+                instead = exchange.broke_off(error)
+                if instead is None:
+                    raise
+                self._is_replaced = True
+                part = b"".join(instead)
+            yield part
+            if exchange.settled and self._parts is not None and not self._is_replaced:  # the rest is the application's affair
+                for part in self._parts:
+                    yield part
+                return
 
     def _next(self) -> bytes:
         if self._parts is None:

@@ -59,8 +59,8 @@ class HttpExchange(RequestCall, SoleCall):
         "_permit",
         "_start_response",
         "_upload",
-        "_within",
         "_write",
+        "within",
     )
     _permit: Permit | SoleCall
     _write: Write  # the server's, once it has the head
@@ -83,7 +83,7 @@ class HttpExchange(RequestCall, SoleCall):
         self._is_in_parts = False  # whether it comes by and by: only then does it matter how long it is
         self._has_given_head = self._client_gone = self._expired = False
         self._upload: Upload | None = None
-        self._within: Call | None = None
+        self.within: Call | None = None
 
     @property
     def answers(self) -> Answers:
@@ -123,7 +123,7 @@ class HttpExchange(RequestCall, SoleCall):
                     body = self._recorded(partial(app, environ, self.start_response))
             finally:
                 if CURRENT.get() is not self:
-                    self._within = CURRENT.get()
+                    self.within = CURRENT.get()
                 CURRENT.reset(mark)
             if type(body) is list or type(body) is tuple or is_file(body, environ):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
@@ -131,7 +131,10 @@ class HttpExchange(RequestCall, SoleCall):
                 if not self.settled:  # `write` may have sent it all
                     self.ended(now_us)
                 return body
-            self._comes_in_parts()
+            if not self._is_in_parts:  # `_comes_in_parts`, written out
+                self._is_in_parts = True
+                if self._head is not None:
+                    self._left = body_length(self._head[1])
             if self._left is not None:
                 self._give_head()
         except BaseException as error:
@@ -163,23 +166,19 @@ class HttpExchange(RequestCall, SoleCall):
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
             return step()
-        mark = self.enter()
+        mark = CURRENT.set(self.within or self)
         try:
             return step() if self.trace is None else self._recorded(step)
         finally:
             self.leave(mark)
 
-    def enter(self) -> Token[Call | None]:
-        """What follows is work of the application."""
-        return CURRENT.set(self._within or self)
-
     def leave(self, mark: Token[Call | None]) -> None:
-        """Undo `enter`."""
+        """The application is done with a step that was taken as the current call, or within the one that an earlier step had begun."""
         within = CURRENT.get()
         if within is not self:
-            self._within = within
-        elif self._within is not None:
-            self._within = None
+            self.within = within
+        elif self.within is not None:
+            self.within = None
         CURRENT.reset(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
@@ -230,14 +229,17 @@ class HttpExchange(RequestCall, SoleCall):
             self._give_head()
         elif not self._has_begun:
             began_us = self.begins()
-        if self._left is not None:
-            self._count(part, began_us)
+        left = self._left  # `_count`, written out
+        if left is not None and not self.settled:
+            self._left = left = left - len(part)
+            if left <= 0:
+                self.ended(began_us)
 
-    def _count(self, part: bytes, now_us: int | None = None) -> None:
+    def _count(self, part: bytes) -> None:
         if self._left is not None and not self.settled:
             self._left = left = self._left - len(part)
             if left <= 0:
-                self.ended(now_us)
+                self.ended()
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
@@ -296,7 +298,7 @@ class HttpExchange(RequestCall, SoleCall):
             self._permit.settle(self._judge(), now_us)
         finally:  # `_let_go`, written out
             del self._permit
-            self.error = self._within = None
+            self.error = self.within = None
 
     def closed(self) -> None:
         """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""
@@ -333,7 +335,7 @@ class HttpExchange(RequestCall, SoleCall):
     def _let_go(self) -> None:
         """What refers back to the call goes, so that it need not wait for the collector."""
         del self._permit
-        self.error = self._within = None
+        self.error = self.within = None
 
     def _end_span(self) -> None:
         trace, self.trace = self.trace, None
