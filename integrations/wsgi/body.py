@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextvars import Token
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from resilience.edges import CURRENT, Call, abandon
+from resilience.edges import CURRENT, abandon
 
-T = TypeVar("T")
-
-
-class Exchange(Protocol):
-    """What a body tells of its way."""
-
-    settled: bool
-    trace: object | None
-    within: Call | None
-
-    def leave(self, mark: Token[Call | None]) -> None:
-        """The application is done with a step."""
-
-    def as_current(self, step: Callable[[], T]) -> T:
-        """Do one step of the application's work as the current call."""
-
-    def hands_over(self, part: bytes) -> None:
-        """The server is about to get a part."""
-
-    def begins(self) -> int | None:
-        """The response begins, with a part or without. Returns the present, where that was looked up."""
-
-    def ended(self, now_us: int | None = None) -> None:
-        """All parts were handed over. `now_us` is the present, where that is known."""
-
-    def broke_off(self, error: BaseException) -> list[bytes] | None:
-        """The application raised; returns what to send instead, if that can be done."""
-
-    def closed(self) -> None:
-        """The server is done with it."""
+if TYPE_CHECKING:
+    from resilience.integrations.wsgi.exchange import HttpExchange
 
 
 class Body:
@@ -49,7 +20,7 @@ class Body:
 
     __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
 
-    def __init__(self, exchange: Exchange, body: Iterable[bytes]) -> None:
+    def __init__(self, exchange: HttpExchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
         self._parts: Iterator[bytes] | None = None

@@ -131,12 +131,8 @@ class HttpExchange(RequestCall, SoleCall):
                 if not self.settled:  # `write` may have sent it all
                     self.ended(now_us)
                 return body
-            if not self._is_in_parts:  # `_comes_in_parts`, written out
-                self._is_in_parts = True
-                if self._head is not None:
-                    self._left = body_length(self._head[1])
-            if self._left is not None:
-                self._give_head()
+            self._comes_in_parts()
+            return Body(self, body)
         except BaseException as error:
             instead = self.broke_off(error)
             if body is not None and hasattr(body, "close"):
@@ -144,7 +140,6 @@ class HttpExchange(RequestCall, SoleCall):
             if instead is None:
                 raise
             return instead
-        return Body(self, body)
 
     def _drive(self) -> Permit:
         pipeline = self._guarded.pipeline
@@ -173,7 +168,7 @@ class HttpExchange(RequestCall, SoleCall):
             self.leave(mark)
 
     def leave(self, mark: Token[Call | None]) -> None:
-        """The application is done with a step that was taken as the current call, or within the one that an earlier step had begun."""
+        """The application is done with a step. What it left as the current call is so in its next one too."""
         within = CURRENT.get()
         if within is not self:
             self.within = within
@@ -202,9 +197,13 @@ class HttpExchange(RequestCall, SoleCall):
         return self.write
 
     def _comes_in_parts(self) -> None:
+        """The body comes by and by: its length matters. Where the head tells it, that need not wait for the first part."""
         if not self._is_in_parts:
             self._is_in_parts = True
-            self._left = None if self._head is None else body_length(self._head[1])
+            if self._head is not None:
+                self._left = body_length(self._head[1])
+        if self._left is not None and not self._has_given_head:
+            self._give_head()
 
     def write(self, data: bytes) -> object:
         """What `start_response` returns, for applications that cannot return an iterable."""
@@ -292,13 +291,16 @@ class HttpExchange(RequestCall, SoleCall):
     def ended(self, now_us: int | None = None) -> None:
         """The whole body is handed over. `now_us` is the present, where that is known."""
         if self.trace is not None:
-            self._settle(lambda: self._permit.settle(self._judge(), now_us))
+            self._settle(partial(self._settle_by_head, now_us))  # a lambda would cost those too that are not recorded
             return
         try:
             self._permit.settle(self._judge(), now_us)
         finally:  # `_let_go`, written out
             del self._permit
             self.error = self.within = None
+
+    def _settle_by_head(self, now_us: int | None) -> None:
+        self._permit.settle(self._judge(), now_us)
 
     def closed(self) -> None:
         """The server is done with the response. Before its end that means that the client has gone, if there was more to send."""

@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, format_trace_id
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    ProxyTracerProvider,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    format_trace_id,
+)
 
 from resilience.call import Call
 from resilience.clock import wall_ns
