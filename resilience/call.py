@@ -236,6 +236,10 @@ class SoleCall(Call):
                 layer.settle(token, outcome, self, now_us or 0)
         return True
 
+    def vote(self, outcome: Outcome, now_us: int) -> None:
+        """As `Permit.vote`."""
+        _vote(self, outcome, now_us)
+
 
 CURRENT: Final[ContextVar[Call | None]] = ContextVar("resilience_call", default=None)
 """The innermost protected call of this task or thread. It may be settled already; readers skip settled ones."""
@@ -286,10 +290,14 @@ class Permit:
 
     def vote(self, outcome: Outcome, now_us: int) -> None:
         """Settle, at the start of a stream, those layers that judge by the start; the rest settles at its end."""
-        held = self.call.held
-        for entry in [entry for entry in held if entry[0].votes_at_start]:
-            try:
-                held.remove(entry)
-            except ValueError:  # settled by another thread just now
-                continue
-            entry[0].settle(entry[1], outcome, self.call, now_us)
+        _vote(self.call, outcome, now_us)
+
+
+def _vote(call: Call, outcome: Outcome, now_us: int) -> None:
+    held = call.held
+    for entry in [entry for entry in held if entry[0].votes_at_start]:
+        try:
+            held.remove(entry)
+        except ValueError:  # settled by another thread just now
+            continue
+        entry[0].settle(entry[1], outcome, call, now_us)

@@ -2,71 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from resilience.edges import abandon
+from resilience.edges import CURRENT, abandon
 
-T = TypeVar("T")
-
-
-class Exchange(Protocol):
-    """What a body tells of its way."""
-
-    settled: bool
-
-    def as_current(self, step: Callable[[], T]) -> T:
-        """Do one step of the application's work as the current call."""
-
-    def hands_over(self, part: bytes) -> None:
-        """The server is about to get a part."""
-
-    def begins(self) -> int | None:
-        """The response begins, with a part or without. Returns the present, where that was looked up."""
-
-    def ended(self, now_us: int | None = None) -> None:
-        """All parts were handed over. `now_us` is the present, where that is known."""
-
-    def broke_off(self, error: BaseException) -> list[bytes] | None:
-        """The application raised; returns what to send instead, if that can be done."""
-
-    def closed(self) -> None:
-        """The server is done with it."""
+if TYPE_CHECKING:
+    from resilience.integrations.wsgi.exchange import HttpExchange
 
 
 class Body:
-    """Passes on what the application returned. A class rather than a generator: one that is never started runs no `finally`."""
+    """Passes on what the application returned.
+
+    A class rather than a generator alone: one that is never started runs no `finally`. While a generator runs it refers to this, so
+    that a body of which the server keeps nothing but the iterator is not taken for one that was dropped.
+    """
 
     __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
 
-    def __init__(self, exchange: Exchange, body: Iterable[bytes]) -> None:
+    def __init__(self, exchange: HttpExchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
         self._parts: Iterator[bytes] | None = None
         self._is_replaced = False
 
-    def __iter__(self) -> Body:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._is_replaced:
-            raise StopIteration
+    def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
-        if exchange.settled and self._parts is not None:  # the rest is the application's affair
-            return next(self._parts)
-        try:
-            part = exchange.as_current(self._next)
-            exchange.hands_over(part)
-        except StopIteration:
-            self._end()
-            raise
-        except BaseException as error:
-            instead = exchange.broke_off(error)
-            if instead is None:
-                raise
-            self._is_replaced = True
-            return b"".join(instead)
-        return part
+        while not self._is_replaced:
+            try:
+                if exchange.settled or exchange.trace is not None:
+                    part = exchange.as_current(self._next)
+                else:  # the same, written out
+                    mark = CURRENT.set(exchange.within or exchange)
+                    try:
+                        if self._parts is None:
+                            self._parts = iter(self._body)
+                        part = next(self._parts)
+                    finally:
+                        exchange.leave(mark)
+                exchange.hands_over(part)
+            except StopIteration:
+                self._end()
+                return
+            except BaseException as error:
+                instead = exchange.broke_off(error)
+                if instead is None:
+                    raise
+                self._is_replaced = True
+                part = b"".join(instead)
+            yield part
+            if exchange.settled and self._parts is not None and not self._is_replaced:  # the rest is the application's affair
+                for part in self._parts:
+                    yield part
+                return
 
     def _next(self) -> bytes:
         if self._parts is None:
@@ -90,7 +78,10 @@ class Body:
         close = getattr(self._body, "close", None)
         try:
             if close is not None:
-                exchange.as_current(close)
+                if exchange.settled:
+                    close()
+                else:
+                    exchange.as_current(close)
         finally:
             if not exchange.settled:
                 exchange.closed()

@@ -17,26 +17,25 @@ from resilience.edges import (
     Guarded,
     Outcome,
     Permit,
+    SoleCall,
     drive,
     judge_error,
     judge_relayed,
-    judge_status,
     ratelimit_fields,
     read_inbound,
     relayed_in,
     settle_abandoned,
-    settle_error,
 )
 from resilience.integrations.wsgi.body import Body
 from resilience.integrations.wsgi.request import RequestCall, inbound_headers
-from resilience.integrations.wsgi.response import has_no_body, is_file, is_killed, looked_through, status_number
+from resilience.integrations.wsgi.response import body_length, has_no_body, is_event_stream, is_file, is_killed, judged
 from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
 from resilience.integrations.wsgi.upload import Upload, upload_of
 
 T = TypeVar("T")
 
 
-class HttpExchange(RequestCall):
+class HttpExchange(RequestCall, SoleCall):
     """Admits the request, runs the application, settles when its response ends, answers refusals.
 
     A head that does not tell the length of its body is kept until the first part is there. Until then another can take its place,
@@ -44,6 +43,8 @@ class HttpExchange(RequestCall):
 
     The call is the current one only while code of the application runs: a server that forgets `close()` leaves nothing behind in
     its thread.
+
+    Where nobody records it and no layer needs a driver it is its own permit. One thread at a time has it: the server's.
     """
 
     __slots__ = (
@@ -53,14 +54,15 @@ class HttpExchange(RequestCall):
         "_has_begun",
         "_has_given_head",
         "_head",
+        "_is_in_parts",
         "_left",
         "_permit",
         "_start_response",
         "_upload",
-        "_within",
         "_write",
+        "within",
     )
-    _permit: Permit
+    _permit: Permit | SoleCall
     _write: Write  # the server's, once it has the head
 
     def __init__(self, guarded: Guarded, environ: Environ, start_response: StartResponse) -> None:
@@ -78,9 +80,10 @@ class HttpExchange(RequestCall):
         self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
         self._left: int | None = None  # bytes of the body that are still to come, where its head tells its length
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
+        self._is_in_parts = False  # whether it comes by and by: only then does it matter how long it is
         self._has_given_head = self._client_gone = self._expired = False
         self._upload: Upload | None = None
-        self._within: Call | None = None
+        self.within: Call | None = None
 
     @property
     def answers(self) -> Answers:
@@ -89,13 +92,15 @@ class HttpExchange(RequestCall):
     def run(self, app: App) -> Iterable[bytes]:
         """Serve the request: returns the body of its response."""
         settle_abandoned()
-        guarded = self._guarded
-        if not self.environ.keys().isdisjoint(guarded.inbound_environ):
-            read_inbound(guarded, self, inbound_headers(self.environ, guarded.inbound_environ))
+        guarded, environ = self._guarded, self.environ
+        for key in guarded.inbound_environ:
+            if key in environ:
+                read_inbound(guarded, self, inbound_headers(environ, guarded.inbound_environ))
+                break
         try:
             pipeline = guarded.pipeline
             is_plain = pipeline.begin(self)
-            self._permit = pipeline.outer.admit(self) if is_plain else self._recorded(self._drive)
+            self._permit = pipeline.outer.enter(self) if is_plain else self._recorded(self._drive)
         except Rejected as refusal:
             self._end_span()
             return self._give(self.answers.to(refusal, own=True))
@@ -110,13 +115,24 @@ class HttpExchange(RequestCall):
         try:
             if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
                 self._upload = upload_of(environ)
-            body = self._begun(app, environ)
+            mark = CURRENT.set(self)
+            try:
+                if self.trace is None:
+                    body = app(environ, self.start_response)
+                else:
+                    body = self._recorded(partial(app, environ, self.start_response))
+            finally:
+                if CURRENT.get() is not self:
+                    self.within = CURRENT.get()
+                CURRENT.reset(mark)
             if type(body) is list or type(body) is tuple or is_file(body, environ):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
-                self.ended(self.begins())
+                now_us = self.begins()
+                if not self.settled:  # `write` may have sent it all
+                    self.ended(now_us)
                 return body
-            if self._left is not None:
-                self._give_head()
+            self._comes_in_parts()
+            return Body(self, body)
         except BaseException as error:
             instead = self.broke_off(error)
             if body is not None and hasattr(body, "close"):
@@ -124,7 +140,6 @@ class HttpExchange(RequestCall):
             if instead is None:
                 raise
             return instead
-        return Body(self, body)
 
     def _drive(self) -> Permit:
         pipeline = self._guarded.pipeline
@@ -142,32 +157,23 @@ class HttpExchange(RequestCall):
         finally:
             trace.exit()
 
-    def _begun(self, app: App, environ: Environ) -> Iterable[bytes]:
-        """Call the application, as the current call."""
-        mark = CURRENT.set(self)
-        try:
-            if self.trace is None:
-                return app(environ, self.start_response)
-            return self._recorded(partial(app, environ, self.start_response))
-        finally:
-            self._leave(mark)
-
     def as_current(self, step: Callable[[], T]) -> T:
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
             return step()
-        mark = CURRENT.set(self._within or self)
+        mark = CURRENT.set(self.within or self)
         try:
             return step() if self.trace is None else self._recorded(step)
         finally:
-            self._leave(mark)
+            self.leave(mark)
 
-    def _leave(self, mark: Token[Call | None]) -> None:
+    def leave(self, mark: Token[Call | None]) -> None:
+        """The application is done with a step. What it left as the current call is so in its next one too."""
         within = CURRENT.get()
         if within is not self:
-            self._within = within
-        elif self._within is not None:
-            self._within = None
+            self.within = within
+        elif self.within is not None:
+            self.within = None
         CURRENT.reset(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
@@ -184,13 +190,24 @@ class HttpExchange(RequestCall):
                 exc_info = None  # its traceback may refer to this frame
         own_copy = [*headers]
         self._head = status, own_copy
-        is_event_stream, self._left = looked_through(own_copy)
-        if is_event_stream:
+        if self._is_in_parts:
+            self._left = body_length(own_copy)
+        if is_event_stream(own_copy):
             self._release_stream()
         return self.write
 
+    def _comes_in_parts(self) -> None:
+        """The body comes by and by: its length matters. Where the head tells it, that need not wait for the first part."""
+        if not self._is_in_parts:
+            self._is_in_parts = True
+            if self._head is not None:
+                self._left = body_length(self._head[1])
+        if self._left is not None and not self._has_given_head:
+            self._give_head()
+
     def write(self, data: bytes) -> object:
         """What `start_response` returns, for applications that cannot return an iterable."""
+        self._comes_in_parts()
         self.begins()
         if not self._has_given_head:
             raise AssertionError("write was called before start_response (PEP 3333)")
@@ -211,14 +228,17 @@ class HttpExchange(RequestCall):
             self._give_head()
         elif not self._has_begun:
             began_us = self.begins()
-        if self._left is not None:
-            self._count(part, began_us)
+        left = self._left  # `_count`, written out
+        if left is not None and not self.settled:
+            self._left = left = left - len(part)
+            if left <= 0:
+                self.ended(began_us)
 
-    def _count(self, part: bytes, now_us: int | None = None) -> None:
+    def _count(self, part: bytes) -> None:
         if self._left is not None and not self.settled:
             self._left = left = self._left - len(part)
             if left <= 0:
-                self.ended(now_us)
+                self.ended()
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
@@ -232,17 +252,21 @@ class HttpExchange(RequestCall):
         """The response begins: nothing can take its place any more. Returns the present, where that was looked up."""
         if self._has_begun:
             return None
-        if not self._has_given_head:
-            self._give_head()
+        guarded, head = self._guarded, self._head
+        if head is not None and not self._has_given_head:  # `_give_head`, written out, as is `_take_start_time` below
+            status, headers = head
+            self._write = self._start_response(status, self._with_fields(headers) if guarded.quota_limiters else headers)
+            self._has_given_head = True
         self._has_begun = True
-        return None if self.response_us is not None else self._take_start_time()
-
-    def _take_start_time(self) -> int | None:
-        guarded = self._guarded
         if self.response_us is not None or (self.deadline_us is None and not guarded.times_start):
             return None
         self.response_us = now_us = guarded.pipeline.clock.now_us()
         return now_us
+
+    def _take_start_time(self) -> None:
+        guarded = self._guarded
+        if self.response_us is None and (self.deadline_us is not None or guarded.times_start):
+            self.response_us = guarded.pipeline.clock.now_us()
 
     def _with_fields(self, headers: Headers) -> Headers:
         limiters = self._guarded.quota_limiters
@@ -267,12 +291,13 @@ class HttpExchange(RequestCall):
     def ended(self, now_us: int | None = None) -> None:
         """The whole body is handed over. `now_us` is the present, where that is known."""
         if self.trace is not None:
-            self._settle(partial(self._settle_by_head, now_us))
+            self._settle(partial(self._settle_by_head, now_us))  # a lambda would cost those too that are not recorded
             return
         try:
-            self._settle_by_head(now_us)
-        finally:
-            self._let_go()
+            self._permit.settle(self._judge(), now_us)
+        finally:  # `_let_go`, written out
+            del self._permit
+            self.error = self.within = None
 
     def _settle_by_head(self, now_us: int | None) -> None:
         self._permit.settle(self._judge(), now_us)
@@ -298,7 +323,9 @@ class HttpExchange(RequestCall):
         if self.error is None and (self._has_client_gone() or is_killed(error)):
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error, judge)
+            if self.error is None:
+                self.error = error
+            self._permit.settle(judge(self, self.error))
 
     def _settle(self, step: Callable[[], object]) -> None:
         try:
@@ -310,7 +337,7 @@ class HttpExchange(RequestCall):
     def _let_go(self) -> None:
         """What refers back to the call goes, so that it need not wait for the collector."""
         del self._permit
-        self.error = self._within = None
+        self.error = self.within = None
 
     def _end_span(self) -> None:
         trace, self.trace = self.trace, None
@@ -318,7 +345,7 @@ class HttpExchange(RequestCall):
             trace.finish()
 
     def _judge(self) -> Outcome:
-        if self.response_us is not None and self._came_late():
+        if self.response_us is not None and self.deadline_us is not None and self.response_us > self.deadline_us:
             self._count_expired()  # it cannot be stopped and passes, but its caller has gone
         if self.error is not None:  # this, or a refusal that the framework's handler turned into this response
             return judge_relayed(self, self.error)
@@ -327,8 +354,8 @@ class HttpExchange(RequestCall):
         head = self._head
         if head is None:
             return Outcome.FAILED  # the server makes an error of that
-        self.status = status = status_number(head[0])
-        return judge_status(status)
+        self.status, outcome = judged(head[0])
+        return outcome
 
     def _judge_unfinished(self) -> Outcome:
         if self._head is None:

@@ -48,7 +48,8 @@ class ResilienceMiddleware:
         self._close: Callable[[], None] | None = close
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        guarded = self._source.find(environ["REQUEST_METHOD"], own_path(environ))
+        path = environ.get("PATH_INFO", "")
+        guarded = self._source.find(environ["REQUEST_METHOD"], path if path.isascii() else own_path(environ))
         if guarded is None:
             return self.app(environ, start_response)
         return HttpExchange(guarded, environ, start_response).run(self.app)

@@ -6,6 +6,7 @@ import sys
 from functools import lru_cache
 from typing import Final
 
+from resilience.edges import Outcome, judge_status
 from resilience.integrations.wsgi.types import Environ, Headers
 
 _CONTENT_TYPE: Final = "content-type"
@@ -13,6 +14,7 @@ _CONTENT_LENGTH: Final = "content-length"
 _TYPE_SIZE: Final = len(_CONTENT_TYPE)
 _LENGTH_SIZE: Final = len(_CONTENT_LENGTH)
 _EVENT_STREAM: Final = "text/event-stream"
+_STREAM_SIZE: Final = len(_EVENT_STREAM)
 _WITHOUT_BODY: Final = (204, 304)
 
 
@@ -23,16 +25,29 @@ def status_number(status: str) -> int:
     return int(number) if len(number) == 3 and number.isascii() and number.isdigit() else 500
 
 
-def looked_through(headers: Headers) -> tuple[bool, int | None]:
-    """Whether the response is an event stream (HTML, "Server-sent events"), and how many bytes its body has, if that is told."""
-    is_event_stream, length = False, None
+@lru_cache(maxsize=256)
+def judged(status: str) -> tuple[int, Outcome]:
+    """The number in "200 OK", and what it shows."""
+    number = status_number(status)
+    return number, judge_status(number)
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether the response is an event stream (HTML, "Server-sent events")."""
+    is_stream = False
     for name, value in headers:
-        size = len(name)
-        if size == _TYPE_SIZE and name.lower() == _CONTENT_TYPE:
-            is_event_stream = value.lower().startswith(_EVENT_STREAM)
-        elif size == _LENGTH_SIZE and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
+        if len(name) == _TYPE_SIZE and name.lower() == _CONTENT_TYPE:
+            is_stream = len(value) >= _STREAM_SIZE and value.lower().startswith(_EVENT_STREAM)
+    return is_stream
+
+
+def body_length(headers: Headers) -> int | None:
+    """How many bytes the body has, if that is told."""
+    length = None
+    for name, value in headers:
+        if len(name) == _LENGTH_SIZE and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
             length = int(value)
-    return is_event_stream, length
+    return length
 
 
 def has_no_body(environ: Environ, status: str) -> bool:

@@ -8,13 +8,22 @@ from typing import Any, Final
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, format_trace_id
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    ProxyTracerProvider,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    format_trace_id,
+)
 
 from resilience.call import Call
 from resilience.clock import wall_ns
 from resilience.tracing import CallTrace
 
-_tracer: Final = trace.get_tracer("resilience")
+_tracer = trace.get_tracer("resilience")
 _current_context: Final = context.get_current
 _SPAN_KEY: Final = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
 """Where a context has its span. `trace.get_current_span` looks there too, at three times the price, and each request pays it."""
@@ -30,8 +39,10 @@ def begin(pipeline: str, call: Call) -> CallTrace | None:
     """
     current: Any = _current_context().get(_SPAN_KEY)
     if current is not None and current is not INVALID_SPAN:
-        if current.is_recording():
-            return SpanTrace()
+        if type(current) is not NonRecordingSpan and current.is_recording():
+            if not _has_sdk:
+                _sdk_has_come()
+            return RECORDED
         if current.get_span_context().is_valid:
             return None
     if call.parent is not None or not has_sdk():
@@ -57,12 +68,14 @@ def has_sdk() -> bool:
 
 
 def _sdk_has_come() -> bool:
-    global _has_sdk
+    global _has_sdk, _tracer
     # While there is no provider, `get_tracer_provider` reads the environment each time, which costs as much as a limiter. What the
     # environment names was loaded when the tracer above was made.
     if getattr(trace, "_TRACER_PROVIDER", trace) is None:
         return False
     _has_sdk = not isinstance(trace.get_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
+    if _has_sdk:
+        _tracer = trace.get_tracer("resilience")  # not by way of the one above, which would pass each span on to this
     return _has_sdk
 
 
@@ -72,7 +85,7 @@ class SpanTrace:
     __slots__ = ()
 
     def layer(self, kind: str, pipeline: str, policy: str) -> LeafSpan:
-        return LeafSpan(f"resilience.{kind}", pipeline, policy)
+        return LeafSpan("resilience." + kind, pipeline, policy)
 
     def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
         return AttemptSpan(_tracer.start_span("resilience.retry"), pipeline, policy)
@@ -88,6 +101,10 @@ class SpanTrace:
 
     def finish(self, error: BaseException | None = None) -> None:
         """It is not ours to end."""
+
+
+RECORDED: Final = SpanTrace()
+"""It knows nothing of its call, so that one does for all."""
 
 
 class OwnSpanTrace(SpanTrace):
@@ -128,8 +145,18 @@ class LeafSpan:
         self._policy = policy
 
     def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
-        told = _told(self._pipeline, self._policy, decision, attributes)
-        _end(_tracer.start_span(self._name, attributes=told, start_time=self._began_ns), error)
+        told = {
+            "resilience.pipeline": self._pipeline,
+            "resilience.policy": self._policy,
+            "resilience.decision": decision,
+            **attributes,
+        }
+        # The SDK looks for the context twice where it is not told.
+        span = _tracer.start_span(self._name, _current_context(), SpanKind.INTERNAL, told, None, self._began_ns)
+        if error is None:
+            span.end()
+        else:
+            _end(span, error)
 
 
 class AttemptSpan:

@@ -95,6 +95,17 @@ def test_an_application_that_only_writes() -> None:
     assert (talk.status, talk.content, bench.outcome()) == (500, b"broken", "failed")
 
 
+def test_an_application_that_writes_all_that_its_head_promises_and_returns_nothing_more() -> None:
+    bench = bench_at_probe()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, ("content-length", "5")])(b"hello")
+        return []
+
+    talk = Conversation(bench.guard(app)).run()
+    assert (talk.status, talk.content, talk.starts, bench.outcome()) == (200, b"hello", 1, "ok")
+
+
 @pytest.mark.parametrize(("written", "expected"), [([b"hel", b"lo"], "ok"), ([b"hel"], "ignored")])
 def test_what_is_written_counts_for_the_length_that_the_head_promises(written: list[bytes], expected: str) -> None:
     bench = bench_at_probe()
