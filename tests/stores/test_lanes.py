@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -129,44 +132,66 @@ def test_what_is_left_of_many_leases_goes_back_at_the_end(server: Server, name: 
         assert {answer.units // 1_000_000 for answer in left if isinstance(answer, Decided)} == {97}
 
 
-def test_a_node_that_is_known_by_hearsay_alone_is_found_again(name: str) -> None:
-    """No map is to be had where the user lacks the right to it: then there is what nodes say of each other."""
-    other = Server()
+@contextmanager
+def node_that_says(answer: bytes, to_slots: bytes) -> Iterator[int]:
+    """The port of a server that says the same to whoever asks, as no real one does for long."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(connection: socket.socket) -> None:
-            with connection:
+            with contextlib.suppress(OSError), connection:
                 while said := connection.recv(65_536):
-                    no_map = b"-NOPERM no right\r\n"
-                    connection.sendall(no_map if b"SLOTS" in said else b"-MOVED 7 127.0.0.1:%d\r\n" % other.port)
+                    connection.sendall(to_slots if b"SLOTS" in said else answer)
 
-        def answer() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 
-        threading.Thread(target=answer, daemon=True).start()
-        try:
-            with redis_store(f"redis+cluster://127.0.0.1:{listener.getsockname()[1]}", name, is_patient=False) as store:
-                limiter = limiter_over(store, rate_per_s=HOUR, burst=1_000)
-                caller = Caller(limiter)
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
 
-                def is_shared() -> bool:
-                    before = limiter.shared.without_store
-                    caller.call()
-                    return limiter.shared.without_store == before
 
-                eventually(is_shared, 20.0)
-                other.kill()
-                eventually(lambda: caller.call() and store.status()["state"] == "partly", 20.0)
-                other.start()
-                eventually(is_shared, 20.0)
-        finally:
-            other.close()
-            listener.shutdown(socket.SHUT_RDWR)
+def test_a_node_that_is_known_by_hearsay_alone_is_found_again(name: str) -> None:
+    """No map is to be had where the user lacks the right to it: then there is what nodes say of each other."""
+    other = Server()
+    try:
+        with (
+            node_that_says(b"-MOVED 7 127.0.0.1:%d\r\n" % other.port, b"-NOPERM no right\r\n") as port,
+            redis_store(f"redis+cluster://127.0.0.1:{port}", name, is_patient=False) as store,
+        ):
+            limiter = limiter_over(store, rate_per_s=HOUR, burst=1_000)
+            caller = Caller(limiter)
+
+            def is_shared() -> bool:
+                before = limiter.shared.without_store
+                caller.call()
+                return limiter.shared.without_store == before
+
+            eventually(is_shared, 20.0)
+            other.kill()
+            eventually(lambda: caller.call() and store.status()["state"] == "partly", 20.0)
+            other.start()
+            eventually(is_shared, 20.0)
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("address", [b"h:99999", b"h:0", b"h@x:1/2:7", b"[::1:7", b"not:an:address:7"])
+def test_what_is_no_address_reaches_no_caller_and_does_not_stop_the_thread(name: str, address: bytes) -> None:
+    host, _, port = address.rpartition(b":")
+    of_node = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$%d\r\n%b\r\n:%b\r\n" % (len(host), host, port)
+    with (
+        node_that_says(b"-MOVED 7 %b\r\n" % address, of_node) as number,
+        redis_store(f"redis+cluster://127.0.0.1:{number}", name, is_patient=False) as store,
+    ):
+        limiter = limiter_over(store, rate_per_s=HOUR, burst=2, key="header:x-key")
+        assert [Caller(limiter).call("a") for _ in range(3)] == ["admitted", "admitted", "cut"], "by the local share"
+        assert asyncio.run(asked(limiter, ["b"] * 3)) == ["admitted", "admitted", "cut"]
+        servers = store.servers
+        assert isinstance(servers, Cluster)
+        eventually(lambda: servers._turn >= 2)
+        assert store._courier._last_error == ""
 
 
 def test_a_node_that_tells_no_map_is_not_asked_again_while_others_do(cluster: TestCluster, name: str) -> None:

@@ -6,11 +6,13 @@ can be put to the one that it names. The map is learnt by the store's thread; be
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from resilience.errors import ConfigError
 from resilience.layers.limiter.questions import Take
 from resilience.stores.redis.address import seeds, slot_function
 from resilience.stores.redis.bundle import Place
@@ -27,6 +29,7 @@ _AGAIN_US: Final = 200_000
 _WHILE_SICK_US: Final = 500_000
 """How often it is learnt while a node does not answer, whose slots another may have taken over."""
 _MOST_NODES: Final = 2_000
+_MOST_PORTS: Final = 65_536
 _NOT_ONE: Final = "the server is not one of a cluster: its url begins with redis://"
 
 
@@ -105,6 +108,7 @@ class Cluster:
         self.missed()
 
     def _node_at(self, asked: Node, address: Address) -> Node | None:
+        """The node there. None: there are too many, or what a node has named is no address: no caller is to hear of that."""
         host, port = address
         if not host and asked.address is not None:
             host = asked.address[0]
@@ -112,9 +116,10 @@ class Cluster:
         if node is None:
             with self._lock:
                 node = self._nodes.get((host, port))
-                if node is None and len(self._nodes) < _MOST_NODES:
-                    node = self._nodes[host, port] = self._make((host, port))
-                    node.call_it("that is new")
+                if node is None and len(self._nodes) < _MOST_NODES and 0 < port < _MOST_PORTS:
+                    with contextlib.suppress(ConfigError):
+                        node = self._nodes[host, port] = self._make((host, port))
+                        node.call_it("that is new")
         return node
 
     def missed(self) -> None:
