@@ -86,8 +86,9 @@ def shared_health(
         cut, recover, every_s, floor, name, clock: as of `HealthSignal`. Asked for again, a signal goes by what is said last.
 
     Raises:
-        ValueError: a setting is out of range, or the store has been given up.
+        ValueError: a setting is out of range, it has no name, or the store has been given up.
     """
+    _check_name(name)
     settings = HealthSettings(cut, recover, every_s, floor)
     with _lock:
         used = next((found for found in _used.values() if found.store is store), None)
@@ -100,6 +101,11 @@ def shared_health(
     signal.configure(settings)
     store.join(signal)
     return signal
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"shared_health.name: must be text, got {name!r}")
 
 
 def _make(settings: SharedStoreSettings, clock: Clock) -> SharedStore:

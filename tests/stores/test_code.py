@@ -114,6 +114,8 @@ def test_what_cannot_work_is_told(server: Server, name: str) -> None:
     for nameless in ("", None, 7):
         with pytest.raises(ValueError, match="name: must be text"):
             SharedRateLimiter(store, 10.0, name=nameless)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="name: must be text"):
+            shared_health(store, name=nameless)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_store_error: must be one of local, open, closed, got 'shut'"):
         SharedRateLimiter(store, 10.0, name="api", on_store_error="shut")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rate_per_s"):
