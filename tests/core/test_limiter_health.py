@@ -244,7 +244,7 @@ def test_a_signal_that_lets_go_sooner_than_it_was_going_to_is_followed_by_a_limi
 
 @pytest.mark.parametrize("cuts", [1, 200], ids=["seen", "too many to be remembered"])
 def test_a_signal_that_was_ahead_when_the_clock_was_set_back_issues_nothing(clock: ManualClock, cuts: int) -> None:
-    """It moves at the later instant that it has seen, and the limiter, which has not seen that, must not be refilled up to there."""
+    """It moves at the later instant that it has seen; the limiter, which has not, must not be refilled up to there."""
     health = Health(clock, cut=0.0)
     clock.advance(10.0)
     health.signal.configure(HealthSettings(cut=0.0, every_s=30.0), clock.now_us())
