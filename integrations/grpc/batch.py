@@ -82,7 +82,8 @@ class GrpcBackend(Backend[Any, Any]):
 
 def _continuation(method: Any) -> Callable[[Any, Any], Any]:
     def send(details: Any, request: Any) -> Any:
-        return method.future(request, timeout=details.timeout, metadata=details.metadata)
+        with limit_as_deadline():
+            return method.future(request, timeout=details.timeout, metadata=details.metadata)
 
     return send
 

@@ -25,7 +25,8 @@ class _Through:
         self._client = client
 
     def handle_request(self, request: Any) -> Any:
-        return self._client.send(request, stream=True)
+        with limit_as_deadline():
+            return self._client.send(request, stream=True)
 
     async def handle_async_request(self, request: Any) -> Any:
         with limit_as_deadline():

@@ -14,6 +14,7 @@ from resilience.call import CURRENT, Call
 from resilience.drivers import within
 from resilience.errors import DeadlineExceeded
 from resilience.handle import PipelineHandle
+from resilience.layers.deadline import Deadline
 from resilience.pipeline import Pipeline
 
 Q = TypeVar("Q")
@@ -157,6 +158,12 @@ class FunctionBackend(Backend[Q, T]):
 
     def _expired(self, call: Call) -> DeadlineExceeded:
         return DeadlineExceeded(f"{self.name}: the time for the call ran out", policy=self.name, reason="expired")
+
+
+def has_deadline(pipeline: Guard | None) -> bool:
+    """Whether `pipeline` says itself how much time is enough to be evidence against what it guards."""
+    found = pipeline.current if isinstance(pipeline, PipelineHandle) else pipeline
+    return found is not None and any(isinstance(layer, Deadline) for layer in found.layers)
 
 
 def _is_coroutine_function(fn: Any) -> bool:

@@ -132,6 +132,15 @@ def note_innermost() -> None:
     found = flight_here()
     if found is not None:
         found.innermost = CURRENT.get()
+        weigh(found)
+
+
+def weigh(flight: Flight) -> None:
+    """Where a try has too little time to be evidence, no call within it is, up to the one that is the current one now."""
+    call = None if flight.deadline_counts else CURRENT.get()
+    while call is not None and call is not flight:
+        call.deadline_counts = False
+        call = call.parent
 
 
 @contextmanager
@@ -139,11 +148,14 @@ def limit_as_deadline() -> Iterator[None]:
     """Let what is awaited within end by the batch's time limit as by a deadline, so that the breakers around it hear of it.
 
     For adapters whose pipeline knows of no deadline of its own, as close to the back end as may be. Any other cancellation is one.
+    Time that was too short to be evidence is none.
     """
+    flight = flight_here()
+    if flight is not None:
+        weigh(flight)
     try:
         yield
     except BaseException as error:
-        flight = flight_here()
         stopped_by = None if flight is None or not is_cancellation(error) else flight.stopped_by
         if stopped_by is None or not isinstance(stopped_by.error, DeadlineExceeded):
             raise

@@ -186,8 +186,6 @@ class TaskRun(Run):
         flight.is_own = True
         stage = self._pipeline.outer
         limit_us = flight.limit_us
-        if limit_us - flight.now_us < self.plan.half_us and stage.timeout is None:
-            flight.deadline_counts = False
         try:
             stage.enter(flight)
         except Exception as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Final
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, has_deadline
 from resilience.batch.flight import FLYING, NEVER, Flight
 from resilience.batch.flights import Flights
 from resilience.batch.plan import BatchPlan
@@ -44,6 +44,7 @@ class Run(Flights):
         self._filling = False
         self._around = plan.around
         self._call_us = plan.call_us
+        self._half_us = plan.half_us
         self._home = copy_context()
         self._is_home = False
         if plan.trace is not None:
@@ -157,6 +158,8 @@ class Run(Flights):
         if self._call_us is not None and now_us + self._call_us < limit_us:
             limit_us = now_us + self._call_us
         flight = Flight(index, adapter, request, now_us, limit_us, self._around)
+        if limit_us - now_us < self._half_us and not has_deadline(adapter.pipeline):
+            flight.deadline_counts = False
         if self._hedge_us is not None and now_us + self._hedge_us < limit_us:
             flight.due_us = now_us + self._hedge_us
         self._send(flight, adapter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from resilience.batch.adapter import Adapter
+from resilience.batch.adapter import Adapter, has_deadline
 from resilience.batch.flight import Flight, give_up
 from resilience.batch.kinds import kind_of
 from resilience.batch.plan import BatchPlan
@@ -47,6 +47,8 @@ def span_of(plan: BatchPlan, flight: Flight) -> CallSpan | None:
 def blocking_try(plan: BatchPlan, flight: Flight, prepared: Any) -> Result[Any]:
     """Make a try in this thread, in a context of its own."""
     CURRENT.set(flight)
+    if flight.limit_us - plan.clock.now_us() < plan.half_us and not has_deadline(flight.adapter.pipeline):
+        flight.deadline_counts = False  # it may have waited for this thread
     span = span_of(plan, flight)
     result: Result[Any]
     try:

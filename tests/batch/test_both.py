@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -153,6 +154,44 @@ def test_a_back_end_that_hangs_opens_its_breaker(fan: Fan, make: Make, released:
     assert [failure.kind for failure in refused.errors()] == [Kind.REFUSED]
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [((), BreakerState.CLOSED), ((Retry(attempts=2),), BreakerState.CLOSED), ((Deadline(0.01),), BreakerState.OPEN)],
+    ids=["plain", "retry", "deadline"],
+)
+def test_a_call_with_little_time_left_is_no_evidence_unless_its_own_deadline_says_so(
+    fan: Fan, make: Make, released: threading.Event, layers: tuple[Any, ...], expected: BreakerState
+) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    caller = make(pipeline=Pipeline("stock", *layers, breaker), call_timeout_s=60.0)
+    with Pipeline("page", Deadline(0.1)).guard():
+        results = fan(caller, Acts(released), ["hangs"])
+    assert [failure.kind for failure in results.errors()] == [Kind.TIMEOUT]
+    assert breaker.state is expected
+
+
+def test_time_that_was_spent_waiting_for_a_place_is_none_that_a_call_had(fan: Fan, make: Make, released: threading.Event) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    caller = make(pipeline=Pipeline("stock", breaker), timeout_s=0.2, concurrency=1)
+    results = fan(caller, Slow(released), ["slow", "hangs"])
+    assert [result.ok for result in results] == [True, False]
+    assert breaker.state is BreakerState.CLOSED
+
+
+class Slow(Acts):
+    """Takes 0.12 s for "slow"."""
+
+    async def acall(self, act: Any) -> Any:
+        if act == "slow":
+            await asyncio.sleep(0.12)
+        return await super().acall(act)
+
+    def call(self, act: Any) -> Any:
+        if act == "slow":
+            threading.Event().wait(0.12)
+        return super().call(act)
+
+
 def test_one_sick_back_end_opens_its_own_breaker_only(fan: Fan, make: Make) -> None:
     breakers = {name: CircuitBreaker(consecutive_failures=3, name=name) for name in ("sick", "well")}
     acts = Acts()
@@ -169,7 +208,6 @@ def test_one_sick_back_end_opens_its_own_breaker_only(fan: Fan, make: Make) -> N
 
 def caller_pairs(fan: Fan, caller: BatchCaller, pairs: Any) -> Any:
     """Each request with its back end."""
-    import asyncio
 
     async def run() -> Any:
         return await caller.acall(pairs)
