@@ -34,6 +34,7 @@ class Flights(Settling, ABC):
         self.stuck = 0
         self.in_flight = 0
         self._more = True
+        self._at_once = 0  # calls that have ended before they began, since others had their turn
         self._to_hedge: deque[Flight] = deque()
 
     # --- what a driver does -------------------------------------------------------------------------------------------------------
@@ -57,6 +58,10 @@ class Flights(Settling, ABC):
     @abstractmethod
     def rearm(self) -> None:
         """`wake_us` is earlier than it was."""
+
+    @abstractmethod
+    def lets_others_in(self) -> bool:
+        """Many calls have ended at once. Whether to go on with further ones only after others have had their turn."""
 
     @abstractmethod
     def broke(self, error: BaseException) -> None:
@@ -92,6 +97,7 @@ class Flights(Settling, ABC):
             if begun is None:
                 return
             failed = begun
+        self._at_once += 1
         self._land(flight, failed)
 
     def _forget(self, flight: Flight) -> None:

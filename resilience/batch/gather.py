@@ -25,6 +25,8 @@ from resilience.pipeline import Pipeline
 from resilience.stage import Stage
 
 _OK: Final = Outcome.OK
+_READ_AT_ONCE: Final = 256
+"""Results that are read one after another before others on the loop have their turn."""
 _LINGERING: Final[set[asyncio.Task[Any]]] = set()
 """Tasks that were abandoned: the event loop holds them weakly."""
 
@@ -61,13 +63,17 @@ class TaskRun(Run):
 
     async def stream(self, arrived: deque[Settled[Any, Any]]) -> AsyncIterator[Settled[Any, Any]]:
         """See the batch through, and yield what has arrived."""
+        read = 0
         try:
             self._open()
             while True:
                 while arrived:
                     yield arrived.popleft()
+                    read += 1
                     if self._more:
                         self.refill()
+                    if read % _READ_AT_ONCE == 0:  # what is refused at once is there at once: others need their turn
+                        await asyncio.sleep(0)
                 if self._broken is not None:
                     raise self._broken
                 if self.is_over:
@@ -80,6 +86,16 @@ class TaskRun(Run):
         if isinstance(self._source, FedSource):
             self._feeder = self._loop.create_task(self._feed(self._source), context=self._home.copy())
         self.start()
+
+    def lets_others_in(self) -> bool:
+        """Those on the same loop."""
+        self._loop.call_soon(self._go_on)
+        return True
+
+    def _go_on(self) -> None:
+        if not self._closing:
+            self.refill()
+            self.wake()
 
     def broke(self, error: BaseException) -> None:
         """Whoever waits for the batch raises `error`."""

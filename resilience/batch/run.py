@@ -22,6 +22,9 @@ from resilience.health import PPB
 _BEGUN_AT_ONCE: Final = 32
 """Calls that begin at the same instant, as the clock is read, where nothing of the user's runs between them."""
 
+_ENDED_AT_ONCE: Final = 256
+"""Calls that may be refused one after another before others have their turn."""
+
 
 class Run(Flights):
     """The state of one batch.
@@ -111,31 +114,39 @@ class Run(Flights):
         self._filling = True
         try:
             cap = self._cap()
-            draw, everybodys, unread, is_interrupted = self._source.draw, self._source.target, self.unread, self.is_interrupted
-            now_us, is_quick = self._now_us(), self._source.is_quick
-            while self._more:
-                if unread is not None and (waiting := unread()) and waiting + self.in_flight >= cap:
-                    break
-                if is_interrupted is not None and is_interrupted():
-                    break
-                if self.in_flight >= cap + self._ahead and not self.stopped and not self._is_blocked():
-                    break
-                try:
-                    drawn = draw()
-                except RequestNotMade as error:
-                    self._settle(self._count(), None, Err(error, Kind.BUSINESS))
-                    continue
-                if drawn.__class__ is Lack:
-                    self._more = drawn is Lack.NOT_YET
-                    break
-                adapter, request = drawn if everybodys is None else (everybodys, drawn)
-                if not is_quick or self._next % _BEGUN_AT_ONCE == 0:  # it may have taken long to draw
-                    now_us = self._now_us()
-                self._begin(adapter, request, now_us)
+            self._draw(cap)
             while self._to_hedge and self.in_flight < cap:
                 self._hedge(self._to_hedge.popleft())
         finally:
             self._filling = False
+
+    def _draw(self, cap: int) -> None:
+        """Draw requests while there is room among `cap` calls, and nothing that goes first."""
+        draw, everybodys, unread, is_interrupted = self._source.draw, self._source.target, self.unread, self.is_interrupted
+        now_us, is_quick = self._now_us(), self._source.is_quick
+        while self._more:
+            if unread is not None and (waiting := unread()) and waiting + self.in_flight >= cap:
+                break
+            if is_interrupted is not None and is_interrupted():
+                break
+            if self._at_once >= _ENDED_AT_ONCE:
+                self._at_once = 0
+                if self.lets_others_in():
+                    break
+            if self.in_flight >= cap + self._ahead and not self.stopped and not self._is_blocked():
+                break
+            try:
+                drawn = draw()
+            except RequestNotMade as error:
+                self._settle(self._count(), None, Err(error, Kind.BUSINESS))
+                continue
+            if drawn.__class__ is Lack:
+                self._more = drawn is Lack.NOT_YET
+                break
+            adapter, request = drawn if everybodys is None else (everybodys, drawn)
+            if not is_quick or self._next % _BEGUN_AT_ONCE == 0:  # it may have taken long to draw
+                now_us = self._now_us()
+            self._begin(adapter, request, now_us)
 
     def _is_blocked(self) -> bool:
         """Whether there will be no room until what hangs lets go, which may be never."""
@@ -152,6 +163,7 @@ class Run(Flights):
         if now_us >= self.deadline_us:
             self._stop("timeout")
         if self.stopped:
+            self._at_once += 1
             self._settle(index, request, self._not_begun())
             return
         limit_us = self.deadline_us

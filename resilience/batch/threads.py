@@ -75,6 +75,10 @@ class ThreadRun(Run):
         """For requests that may take long to draw: what has ended, or is due, does not wait for them."""
         return not self._landings.empty() or self._now_us() >= self.wake_us
 
+    def lets_others_in(self) -> bool:
+        """They have threads of their own."""
+        return False
+
     def broke(self, error: BaseException) -> None:
         """This is the thread of whoever waits for the batch."""
         raise error

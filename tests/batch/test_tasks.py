@@ -357,3 +357,30 @@ def test_a_refused_call_begins_no_task(make: Make) -> None:
     results = asyncio.run(make(pipeline=Pipeline("stock", breaker)).acall(acts.acall, range(5)))
     assert acts.calls == []
     assert {type(failure.error) for failure in results.errors()} == {CircuitOpen}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_very_many_calls_that_are_refused_at_once_let_others_on_the_loop_in(make: Make, streamed: bool) -> None:
+    breaker = CircuitBreaker()
+    breaker.force("open")
+    caller = make(concurrency=2_000, pipeline=Pipeline("stock", breaker))
+    turns = 0
+
+    async def run() -> int:
+        async def beats() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(beats())
+        await asyncio.sleep(0)
+        if streamed:
+            found = len([settled async for settled in caller.astream(Acts().acall, range(5_000))])
+        else:
+            found = len((await caller.acall(Acts().acall, range(5_000))).errors())
+        other.cancel()
+        return found
+
+    assert asyncio.run(run()) == 5_000
+    assert turns >= 10
