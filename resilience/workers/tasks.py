@@ -230,7 +230,8 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             work = plain(entry)
         else:
             work = arun(entry, pipeline, self.name)
-        entry.running = loop.create_task(Running(work, worker, entry, self._ended), context=context)
+        # No factory is asked: an eager one would run the task inside of this call, and the queue behind it on one stack.
+        entry.running = asyncio.Task(Running(work, worker, entry, self._ended), loop=loop, context=context)
 
     def _ended(self, worker: Worker, entry: Entry, result: Any, failure: BaseException | None) -> None:
         """In the last step of a task, however it ends: tell its future, and go on with the next."""
