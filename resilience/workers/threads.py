@@ -313,7 +313,7 @@ class WorkerPool(Pool[ThreadWorker]):
         with self._lock:
             is_told = core.end(entry, Ended.DONE if failure is None else Ended.FAILED)
             following = core.leave(worker, now_us)
-            late = core.take_late() if core.has_late else None
+            late = core.take_late() if core.late else None
             is_drained = core.closing and not core.pending
         if is_told:
             if entry.trace is not None:
