@@ -548,7 +548,7 @@ def test_a_drain_that_is_interrupted_still_tells_everybody() -> None:
     pool = WorkerPool(max_workers=1, failed=FailedTaskStore(store))
     running, waiting = pool.submit(blocked), pool.submit(double, 1)
     blocked.wait_begun()
-    pool._drained.wait = interrupted  # type: ignore[method-assign]
+    pool._drained.wait = interrupted  # type: ignore[method-assign,assignment]
     with pytest.raises(KeyboardInterrupt):
         pool.drain()
     assert isinstance(running.exception(0), PoolClosed)
