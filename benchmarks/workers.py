@@ -52,6 +52,18 @@ async def with_group() -> None:
     assert sum(task.result() for task in tasks) == TASKS * (TASKS - 1) // 2
 
 
+async def with_group_in_time() -> None:
+    """Each task has a timeout here too, since it is a part of what is compared."""
+
+    async def in_time(number: int) -> int:
+        async with asyncio.timeout(60.0):
+            return await anothing(number)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(in_time(number)) for number in range(TASKS)]
+    assert sum(task.result() for task in tasks) == TASKS * (TASKS - 1) // 2
+
+
 async def with_apool(timeout_s: float | None = None) -> None:
     async with AsyncWorkerPool(min_workers=WORKERS, max_workers=WORKERS, queue=TASKS, timeout_s=timeout_s) as pool:
         futures = [pool.submit(anothing, number) for number in range(TASKS)]
@@ -70,7 +82,7 @@ def main() -> int:
         "threads": (with_executor, with_pool),
         "threads, with a timeout": (with_executor, lambda: with_pool(60.0)),
         "tasks": (lambda: asyncio.run(with_group()), lambda: asyncio.run(with_apool())),
-        "tasks, with a timeout": (lambda: asyncio.run(with_group()), lambda: asyncio.run(with_apool(60.0))),
+        "tasks, with a timeout": (lambda: asyncio.run(with_group_in_time()), lambda: asyncio.run(with_apool(60.0))),
     }
     figures: dict[str, dict[str, float]] = {}
     for name, pair in rows.items():

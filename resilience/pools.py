@@ -73,10 +73,21 @@ class Pools:
 
     def _plan(self, active: Active, name: str, entry: PoolEntry, store: Callable[[str], FailedTaskStore | None]) -> PoolPlan:
         limiter = None if entry.limiter is None else active.states._layer(LayerReference("limiter", entry.limiter))
-        pipeline = None if entry.pipeline is None else PipelineHandle(entry.pipeline, self._resolve)
+        pipeline = None if entry.pipeline is None else self._handle(entry.pipeline)
         health = None if entry.health is None else active.states.signals[entry.health]
         failed = None if entry.failed is None else store(str(Path(self._path).parent / entry.failed))
         return PoolPlan.of(name, entry.settings, limiter, pipeline, health, failed)
+
+    def _handle(self, name: str) -> PipelineHandle:
+        return PipelineHandle(name, partial(self._last_known, {name: self._resolve(name)}))
+
+    def _last_known(self, known: dict[str, Pipeline], name: str) -> Pipeline:
+        """The pipeline of a name; as it was last where the file has none any more, since a pool goes on when it is taken out."""
+        try:
+            known[name] = found = self._resolve(name)
+        except ConfigError:
+            return known[name]
+        return found
 
     def _open(self, path: str) -> FailedTaskStore:
         if path not in self._stores:

@@ -148,7 +148,7 @@ def draw(file: Path) -> None:
     figure = Figure(figsize=(9, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     columns = figure.subplots(3, 2, sharex="col")
-    for number, (title, rate, until_s) in enumerate((("a step load", step_load, 480), ("a spike", spike, 240))):
+    for number, (title, rate, until_s) in enumerate((("a step load", step_load, 600), ("a spike", spike, 300))):
         seen = Simulation(settings, rate, 0.4, seed=7).run(until_s)
         column: list[Axes] = [row[number] for row in columns]
         _draw(column, seen, title)
@@ -180,7 +180,7 @@ def main() -> int:
     """Draw, and say what is to be seen."""
     draw(PLOT)
     settings = WorkerPoolSettings(max_workers=32, queue=1_000)
-    for name, rate, until_s in (("step load", step_load, 480), ("spike", spike, 240)):
+    for name, rate, until_s in (("step load", step_load, 600), ("spike", spike, 300)):
         seen = Simulation(settings, rate, 0.4, seed=7).run(until_s)
         print(f"{name}: {seen.done} done, {seen.refused} refused")
         print("\n".join(table(seen)))

@@ -17,7 +17,7 @@ from resilience.health import NEVER_US, PPB, HealthSignal
 from resilience.workers.entry import OVER, QUEUED, RUNNING, Entry, Worker
 from resilience.workers.gauge import Totals
 from resilience.workers.queue import TaskQueue
-from resilience.workers.scaling import grown, is_slow, is_worn_out, is_worth_a_look, shrunk
+from resilience.workers.scaling import Load, grown, is_low, is_slow, is_worn_out, is_worth_a_look, needed, rest_us, shrunk
 from resilience.workers.settings import WorkerPoolSettings
 
 LOOK_EVERY_US: Final = 1_000_000
@@ -85,13 +85,15 @@ class PoolCore(Generic[W]):
         self.steps = 0
         self.ended = dict.fromkeys(Ended, 0)
         self.running: set[Entry] = set()
-        self._late: list[Expired] = []
+        self.late: list[Expired] = []  # their time was over when a worker came to them; see `take_late`
         self._stuck: list[Entry] = []  # told that their time is over and still at work, with nobody to stand in for them
         self._deadlines: list[tuple[int, int, Entry]] = []
         self._deadlines_over = 0
         self._numbers = itertools.count()
         self._recent = self._long = self.totals.mark()
         self._rest_until_us = 0
+        self._quiet_since_us = now_us
+        self._most_needed = 0  # since then
         self._is_slow = False
         self.mean_wait_us = 0.0
         self.mean_run_us = 0.0
@@ -194,8 +196,8 @@ class PoolCore(Generic[W]):
         following = self._next(now_us)
         if following is None:
             self.idle.append(worker)
-            return None
-        self._set_to(following, worker, now_us)
+        else:
+            self._set_to(following, worker, now_us)
         return following
 
     # --- what time brings ------------------------------------------------------------------------------------------------------
@@ -230,14 +232,9 @@ class PoolCore(Generic[W]):
             stopped.append(idle)
         return Due([*expired, *self.take_late()], stopped, started, step)
 
-    @property
-    def has_late(self) -> bool:
-        """Whether `take_late` has something."""
-        return bool(self._late)
-
     def take_late(self) -> list[Expired]:
         """Tasks whose time was over when a worker came to them: to be told once the lock is released."""
-        late, self._late = self._late, []
+        late, self.late = self.late, []
         return late
 
     def _expire(self, now_us: int) -> list[Expired]:
@@ -317,15 +314,27 @@ class PoolCore(Generic[W]):
                 was_slow, self._is_slow = self._is_slow, is_slow(settings, recent)
                 size = grown(settings, old, self._most(now_us), recent, long, again=was_slow)
             if size == old:
-                size = shrunk(settings, old, long)
+                size = self._shrunk(long, now_us)
         if size != old or is_worn_out(settings, long):
             self._long = totals.mark()
         if size == old:
             return None
         self.size = size
         self.steps += 1
-        self._rest_until_us = now_us + to_us(settings.cool_down_s)
+        self._rest_until_us = now_us + rest_us(settings, run_us)
+        self._quiet_since_us, self._most_needed = now_us, 0
         return Step(old, size)
+
+    def _shrunk(self, long: Load, now_us: int) -> int:
+        settings, size = self.settings, self.size
+        enough = needed(settings, size, long)
+        if enough is None:
+            return size
+        if not is_low(settings, size, enough):
+            self._quiet_since_us, self._most_needed = now_us, 0
+        elif is_worn_out(settings, long):
+            self._most_needed = max(self._most_needed, enough)
+        return shrunk(settings, size, max(self._most_needed, enough), now_us - self._quiet_since_us)
 
     def _most(self, now_us: int) -> int:
         most = self.settings.max_workers
@@ -353,7 +362,7 @@ class PoolCore(Generic[W]):
             if entry is None or entry.deadline_us is None or entry.deadline_us > now_us:
                 return entry
             self._close(entry, Ended.TIMED_OUT)
-            self._late.append(Expired(entry, was_running=False, is_abandoned=False))
+            self.late.append(Expired(entry, was_running=False, is_abandoned=False))
 
     def _set_to(self, entry: Entry, worker: W, now_us: int) -> None:
         """A task that has waited begins."""

@@ -47,6 +47,12 @@ class TaskOptions:
             raise ValueError(f"timeout_s: must be above 0 and finite, got {self.timeout_s!r}")
         if self.idempotency_key is not None and not 0 < len(self.idempotency_key) <= 255:
             raise ValueError("idempotency_key: must be a text of 1 to 255 characters")
+        if self.idempotency_key is not None and not _is_storable(self.idempotency_key):
+            raise ValueError("idempotency_key: must be a text that every database stores: no NUL, and no half of a surrogate pair")
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and text.encode("utf-8", "replace").decode("utf-8") == text
 
 
 PLAIN: Final = TaskOptions()

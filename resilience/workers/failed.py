@@ -19,6 +19,8 @@ from resilience.workers.payload import decode
 from resilience.workers.sqlite import SQLiteStorage
 from resilience.workers.storage import FailedTask, FailedTaskStorage, FailedTaskStoreError, TaskState
 
+Arguments = tuple[list[Any], dict[str, Any]]
+
 LONGEST_TEXT: Final = 2_000
 """Characters that are kept of an error, and of a traceback."""
 LEASE_S: Final = 300.0
@@ -133,8 +135,9 @@ class FailedTaskStore:
             task_id: which one.
             through: a pipeline that guards the call.
 
-        Whatever the task raises is in the result. `FailedTaskStoreError` is raised where the store fails: then the task may have
-        run, and is replayed again; see `first_time`.
+        Whatever the task raises is in the result, but for `KeyboardInterrupt`, which is raised: it is meant for who replays. The
+        same goes, in `areplay`, for its cancellation. `FailedTaskStoreError` is raised where the store fails: then the task may
+        have run, and is replayed again; see `first_time`.
         """
         begun = self._begin(task_id)
         if isinstance(begun, Replay):
@@ -144,8 +147,11 @@ class FailedTaskStore:
         try:
             call = begun.fn if through is None else lambda *args, **kwargs: through.call(begun.fn, *args, **kwargs)
             begun.context.run(call, *begun.args, **begun.kwargs)
-        except BaseException as error:  # noqa: BLE001  # it is written down
-            return begun.broken(error)
+        except BaseException as error:
+            replay = begun.broken(error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return replay
         return begun.done()
 
     async def areplay(self, task_id: str, *, through: Through | None = None) -> Replay:
@@ -162,7 +168,7 @@ class FailedTaskStore:
                 await result
         except BaseException as error:
             replay = begun.broken(error)
-            if not isinstance(error, Exception):  # cancelled
+            if not isinstance(error, Exception | SystemExit):  # cancelled
                 raise
             return replay
         finally:
@@ -177,23 +183,29 @@ class FailedTaskStore:
         if fn is None or not task.payload:
             why = "its arguments are not known" if fn else f"no function is registered as {task.name!r}: decorate it with @task"
             return Replay(task_id, ReplayOutcome.UNKNOWN, LookupError(f"{task_id} cannot be replayed: {why}"))
+        try:
+            arguments = decode(task.payload)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:  # somebody else wrote it
+            return Replay(
+                task_id, ReplayOutcome.UNKNOWN, LookupError(f"{task_id} cannot be replayed: its arguments cannot be read: {error}")
+            )
         claim, now_s = os.urandom(16).hex(), self.clock.wall_s()
         claimed = self.storage.claim(task_id, claim, now_s, now_s + self.lease_s)
         if claimed is None:
             told = LookupError(f"{task_id} is being replayed elsewhere, or has been replayed")
             return Replay(task_id, ReplayOutcome.TAKEN, told)
-        return _Begun(self, claimed, claim, fn)
+        return _Begun(self, claimed, claim, fn, arguments)
 
 
 class _Begun:
     """A replay that has its task to itself."""
 
-    def __init__(self, store: FailedTaskStore, task: FailedTask, claim: str, fn: Callable[..., Any]) -> None:
+    def __init__(self, store: FailedTaskStore, task: FailedTask, claim: str, fn: Callable[..., Any], arguments: Arguments) -> None:
         self._store = store
         self._claim = claim
         self.task = task
         self.fn = fn
-        self.args, self.kwargs = decode(task.payload)
+        self.args, self.kwargs = arguments
         self.current = CurrentTask(task.id, task.name, task.idempotency_key, task.replays)
         self.context = copy_context()
         self.context.run(CURRENT_TASK.set, self.current)
@@ -215,10 +227,11 @@ def described(error: BaseException) -> tuple[str, str]:
         text, trace = "".join(found.format_exception_only()).strip(), "".join(found.format())
     except Exception:  # noqa: BLE001  # an error whose own text raises must not cost the task
         text = trace = type(error).__qualname__
-    return _clean(text)[:LONGEST_TEXT], _clean(trace)[-LONGEST_TEXT:]
+    return clean(text)[:LONGEST_TEXT], clean(trace)[-LONGEST_TEXT:]
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """A text that any storage takes: without NUL and halves of surrogate pairs."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
 
 

@@ -60,6 +60,8 @@ class Totals:
     def learn(self, mean_run_us: float) -> float:
         """The mean time that tasks run, from what it was and from those that ended since it was asked for last."""
         finished = self.finished - self._learnt
+        if not self.finished:  # none has ended: as long as those that run have run, at least
+            return self.busy_us / self.busy if self.busy else 0.0
         if not finished:
             return mean_run_us
         # The time of those that still run counts too: those that ended soonest tell of short ones only.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from resilience.clock import US_PER_S, Clock
 from resilience.errors import ResilienceError
 from resilience.workers.entry import Entry
-from resilience.workers.failed import FailedTaskStore, described
+from resilience.workers.failed import FailedTaskStore, clean, described
 from resilience.workers.storage import FailedTask, FailedTaskStoreError
 
 log = logging.getLogger("resilience")
@@ -28,7 +28,9 @@ def record_of(entry: Entry, error: BaseException, pool: str, clock: Clock, now_u
     now_s = clock.wall_s()
     submitted_s = now_s - max(0, now_us - entry.submitted_us) / US_PER_S
     key = entry.key or entry.id
-    return FailedTask(entry.id, entry.name, pool, entry.payload or "", key, text, trace, entry.attempts, submitted_s, now_s)
+    return FailedTask(
+        entry.id, clean(entry.name), clean(pool), entry.payload or "", key, text, trace, entry.attempts, submitted_s, now_s
+    )
 
 
 class Keeping:
@@ -40,8 +42,18 @@ class Keeping:
         self.unkept: list[FailedTask] = []
         self.last_error = ""
 
+    def store_or_wait(self, store: FailedTaskStore, task: FailedTask) -> str:
+        """Store one. Returns why not.
+
+        While others wait it is not even tried: a locked file costs seconds a try, and there may be a thousand tasks.
+        """
+        if self.unkept:
+            return self.last_error
+        error = self.store(store, task)
+        return "" if error is None else str(error)
+
     def store(self, store: FailedTaskStore, task: FailedTask) -> FailedTaskStoreError | None:
-        """Store one. Returns why not; what it is that went wrong is logged once."""
+        """Store one, now. Returns why not; what it is that went wrong is logged once."""
         try:
             store.keep(task)
         except FailedTaskStoreError as error:

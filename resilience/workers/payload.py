@@ -39,7 +39,10 @@ def encode(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 def decode(text: str) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a stored payload."""
     value = json.loads(text)
-    return value["args"], value["kwargs"]
+    args, kwargs = value["args"], value["kwargs"]
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise TypeError("args must be a list and kwargs a mapping")
+    return args, kwargs
 
 
 def _refused(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], fault: str) -> PayloadError:

@@ -238,15 +238,15 @@ class Pool(ABC, Generic[W]):
         if store is None:
             return
         task = record_of(entry, error, self.name, self.clock, now_us)
-        trouble = self._keeping.store(store, task)
+        trouble = self._keeping.store_or_wait(store, task)
         with self._lock:
             is_known, entry.is_kept = entry.is_kept, True  # it may fail and time out at the same moment
-            if trouble is None:
+            if not trouble:
                 self._keeping.kept += not is_known
             elif not is_known:
                 self._keeping.unkept.append(task)
                 self._core.unkept += 1
-        if trouble is not None:
+        if trouble:
             error.add_note(f"pool {self.name}: could not be stored, and is held in memory until it can: {trouble}")
 
     def _keep_again(self) -> None:

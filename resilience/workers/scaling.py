@@ -12,16 +12,16 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from resilience.clock import US_PER_S
+from resilience.clock import US_PER_S, to_us
 from resilience.workers.settings import WorkerPoolSettings
 
 _AIM: Final = 0.25
 """The mean wait it sizes for, as a share of the bound at which it grows; also what counts as a low wait."""
 _FULLEST: Final = 0.85
 """The share of the time that workers should be busy at most."""
-_WORTH_A_STEP: Final = 0.5
+_WORTH_A_STEP: Final = 0.4
 """It shrinks when this share of the workers would do, or less."""
-_DEVIATIONS_TO_GROW: Final = 2.0
+_DEVIATIONS_TO_GROW: Final = 3.0
 _DEVIATIONS_TO_SHRINK: Final = 3.0
 """So many standard deviations are added to a load that was seen, to be sure of it."""
 _ENOUGH_WAITS: Final = 20
@@ -29,7 +29,11 @@ _ENOUGH_WAITS: Final = 20
 _ENOUGH_TASKS: Final = 50
 """So many tasks make an estimate of the load that is as good as need be."""
 _LONG: Final = 3
-"""Cool-downs in which the load must have been low before it shrinks."""
+"""Cool-downs from which the load is estimated."""
+_QUIET: Final = 12
+"""Cool-downs in which every estimate must have been low before it shrinks."""
+_RUNS: Final = 2
+"""A step shows its effect once this many generations of tasks have run."""
 _LONGEST: Final = 30
 """Cool-downs after which an estimate of the load begins anew, however few tasks it is made from."""
 
@@ -98,8 +102,8 @@ def grown(settings: WorkerPoolSettings, size: int, most: int, recent: Load, long
         return size
     if not long.run_us:  # nothing is known of the load but that it waits
         return min(size + max(1, min(settings.added_at_most, recent.queued)), most)
-    # The backlog is to be gone by the end of the cool-down.
-    backlog = recent.queued * long.run_us / (settings.cool_down_s * US_PER_S)
+    # The backlog is to be gone by the time of the next step.
+    backlog = recent.queued * long.run_us / rest_us(settings, long.run_us)
     wanted = workers_for(long.at_most(_DEVIATIONS_TO_GROW) + backlog, long.run_us, _aim_us(settings), most)
     if wanted <= size and not again:  # by all that is known of the load it is chance
         return size
@@ -111,15 +115,38 @@ def is_slow(settings: WorkerPoolSettings, recent: Load) -> bool:
     return recent.mean_wait_us > settings.grow_wait_s * US_PER_S
 
 
-def shrunk(settings: WorkerPoolSettings, size: int, long: Load) -> int:
-    """How many workers there should be, if far fewer would do for the load that was seen."""
-    is_long = long.over_us >= _LONG * settings.cool_down_s * US_PER_S
-    if size <= settings.min_workers or not is_long or long.queued or long.mean_wait_us > _aim_us(settings):
+def rest_us(settings: WorkerPoolSettings, mean_run_us: float) -> int:
+    """How long after a step the next may come: not before what the last one did can be seen."""
+    return max(to_us(settings.cool_down_s), round(_RUNS * mean_run_us))
+
+
+def needed(settings: WorkerPoolSettings, size: int, long: Load) -> int | None:
+    """How many workers surely do for the load that was seen, at most `size`; None: it was not seen for long enough to say."""
+    if long.over_us < _LONG * settings.cool_down_s * US_PER_S:
+        return None
+    if long.queued or long.mean_wait_us > _aim_us(settings):
         return size
-    needed = max(settings.min_workers, workers_for(long.at_most(_DEVIATIONS_TO_SHRINK), long.run_us, _aim_us(settings), size))
-    if needed > max(settings.min_workers, size * _WORTH_A_STEP):
+    enough = workers_for(long.at_most(_DEVIATIONS_TO_SHRINK), long.run_us, _aim_us(settings), size)
+    return min(size, max(settings.min_workers, enough))
+
+
+def is_low(settings: WorkerPoolSettings, size: int, needed: int) -> bool:
+    """Whether so few are needed that it is worth a step."""
+    return settings.min_workers < size and needed <= max(settings.min_workers, size * _WORTH_A_STEP)
+
+
+def shrunk(settings: WorkerPoolSettings, size: int, most_needed: int, quiet_us: int) -> int:
+    """How many workers there should be.
+
+    Args:
+        settings: of the pool.
+        size: workers there should be so far.
+        most_needed: the greatest number that any estimate said was needed since the load is low.
+        quiet_us: for how long every estimate has said that the load is low.
+    """
+    if quiet_us < _QUIET * settings.cool_down_s * US_PER_S or not is_low(settings, size, most_needed):
         return size
-    return max(needed, size - settings.taken_at_most)
+    return max(most_needed, size - settings.taken_at_most)
 
 
 def workers_for(load: float, mean_run_us: float, wait_us: float, most: int) -> int:

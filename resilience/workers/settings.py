@@ -51,7 +51,7 @@ class WorkerPoolSettings:
     )
     grow_by: int | None = option(
         Kind.COUNT,
-        "workers that one step adds at most; not set: half of max_workers",
+        "workers that one step adds at most; not set: three quarters of max_workers",
         default=None,
         minimum=1,
         maximum=10_000,
@@ -59,7 +59,7 @@ class WorkerPoolSettings:
     )
     shrink_by: int | None = option(
         Kind.COUNT,
-        "workers that one step takes away at most; not set: a quarter of max_workers",
+        "workers that one step takes away at most; not set: three quarters of max_workers",
         default=None,
         minimum=1,
         maximum=10_000,
@@ -87,12 +87,12 @@ class WorkerPoolSettings:
     @property
     def added_at_most(self) -> int:
         """Workers that one step adds at most."""
-        return self.grow_by or max(1, (self.max_workers + 1) // 2)
+        return self.grow_by or max(1, self.max_workers * 3 // 4)
 
     @property
     def taken_at_most(self) -> int:
         """Workers that one step takes away at most."""
-        return self.shrink_by or max(1, (self.max_workers + 3) // 4)
+        return self.shrink_by or max(1, self.max_workers * 3 // 4)
 
     @property
     def abandoned_at_most(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from resilience.registry import enrol
 from resilience.workers.storage import FailedTask, FailedTaskStoreError, TaskState
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class SQLiteStorage:
             self._make_file()
         with self._transaction() as connection:
             self._prepare(connection)
+        enrol(self)
 
     # --- writing -----------------------------------------------------------------------------------------------------------------
 
@@ -131,6 +133,10 @@ class SQLiteStorage:
         connection = getattr(self, "_connection", None)
         if connection is not None and self._pid == os.getpid():
             connection.close()
+
+    def renew_locks(self) -> None:
+        """In a forked child: another thread of the parent may have held it. The connection is opened anew when it is needed."""
+        self._lock = threading.Lock()
 
     # --- the connection -----------------------------------------------------------------------------------------------------------
 

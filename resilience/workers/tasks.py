@@ -230,7 +230,8 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             work = plain(entry)
         else:
             work = arun(entry, pipeline, self.name)
-        entry.running = loop.create_task(Running(work, worker, entry, self._ended), context=context)
+        # No factory is asked: an eager one would run the task inside of this call, and the queue behind it on one stack.
+        entry.running = asyncio.Task(Running(work, worker, entry, self._ended), loop=loop, context=context)
 
     def _ended(self, worker: Worker, entry: Entry, result: Any, failure: BaseException | None) -> None:
         """In the last step of a task, however it ends: tell its future, and go on with the next."""
@@ -239,13 +240,18 @@ class AsyncWorkerPool(Pool[TaskWorker]):
             entry.call.settled = True
         now_us = self.clock.now_us()
         core = self._core
-        is_to_keep = isinstance(failure, Exception) and self.plan.failed is not None and entry.state != OVER
-        how = Ended.DONE if failure is None else Ended.FAILED if isinstance(failure, Exception) else Ended.CANCELLED
+        is_to_keep = False
+        if failure is None:
+            how = Ended.DONE
+        else:
+            is_an_error = isinstance(failure, Exception)
+            is_to_keep = is_an_error and self.plan.failed is not None and entry.state != OVER
+            how = Ended.FAILED if is_an_error else Ended.CANCELLED
         with self._lock:
             # One that is to be kept frees its worker at once; it is pending until it is stored.
             is_told = not is_to_keep and core.end(entry, how)
             following = core.leave(worker, now_us)  # type: ignore[arg-type]  # it is what `_new_worker` made
-            late = core.take_late() if core.has_late else None
+            late = core.take_late() if core.late else None
         if is_told:
             self._tell_end(entry, result, failure)
         elif is_to_keep and failure is not None:

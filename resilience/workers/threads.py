@@ -72,6 +72,17 @@ class ThreadWorker(Worker):
         self.thread: threading.Thread | None = None
 
 
+def _set(entry: Entry, result: Any, failure: BaseException | None) -> None:
+    """Tell a future. It calls back in this thread, which is for the next task whatever a callback raises."""
+    try:
+        if failure is None:
+            entry.future.set_result(result)
+        else:
+            entry.future.set_exception(failure)
+    except BaseException:  # the future itself logs and drops an `Exception`; a callback may end its thread by SystemExit
+        log.exception("a callback on the future of %s tried to end the thread", entry.name)
+
+
 class Submission:
     """Submits to a pool with options: `pool.options(priority=1).submit(fn, ...)`."""
 
@@ -100,8 +111,8 @@ class WorkerPool(Pool[ThreadWorker]):
         drain_timeout_s: seconds its end waits for what it has accepted; default 30.
         ageing_s: waiting so long makes a task one priority more urgent; default 10.
         grow_wait_s: it grows when tasks wait longer than this on average; default 0.8.
-        grow_by: threads that one step adds at most; default half of `max_workers`.
-        shrink_by: threads that one step takes away at most; default a quarter of `max_workers`.
+        grow_by: threads that one step adds at most; default three quarters of `max_workers`.
+        shrink_by: threads that one step takes away at most; default three quarters of `max_workers`.
         cool_down_s: seconds between two steps; default 10.
         max_abandoned: timed out tasks that cannot be stopped, for which other threads stand in; default as many as `max_workers`.
         limiter: admits tasks; what is over the rate is refused with `RateLimited`, or waits here if it has a `max_wait_s`.
@@ -217,7 +228,17 @@ class WorkerPool(Pool[ThreadWorker]):
             if not self._core.pending:
                 self._drained.set()
         self._bell.set()
-        in_time = self._wait(timeout_s)
+        try:
+            in_time = self._wait(timeout_s)
+        finally:  # interrupted: what was accepted is told so too
+            self._cut_off()
+        self._join()
+        self._keep_again()
+        self._raise_not_kept()
+        return in_time
+
+    def _cut_off(self) -> None:
+        """End what is left."""
         now_us = self.clock.now_us()
         with self._lock:
             core = self._core
@@ -229,10 +250,6 @@ class WorkerPool(Pool[ThreadWorker]):
         for worker in idle:
             self._stop(worker)
         self._bell.set()
-        self._join()
-        self._keep_again()
-        self._raise_not_kept()
-        return in_time
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -283,7 +300,6 @@ class WorkerPool(Pool[ThreadWorker]):
 
     def _one(self, worker: ThreadWorker, entry: Entry) -> Entry | None:
         """Run one task and tell its future. Returns the next."""
-        future = entry.future
         plan = self.plan
         result = failure = None
         try:
@@ -297,15 +313,12 @@ class WorkerPool(Pool[ThreadWorker]):
         with self._lock:
             is_told = core.end(entry, Ended.DONE if failure is None else Ended.FAILED)
             following = core.leave(worker, now_us)
-            late = core.take_late() if core.has_late else None
+            late = core.take_late() if core.late else None
             is_drained = core.closing and not core.pending
         if is_told:
             if entry.trace is not None:
                 finish_trace(entry, failure)
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(failure)
+            _set(entry, result, failure)
         if late:
             self._tell_expired(late, now_us)
         if is_drained:
@@ -343,7 +356,7 @@ class WorkerPool(Pool[ThreadWorker]):
         worker.gate.release()
 
     def _tell(self, entry: Entry, error: BaseException) -> None:
-        entry.future.set_exception(error)
+        _set(entry, None, error)
 
     def _keep_later(self, entry: Entry, error: BaseException, now_us: int) -> None:
         self._keep_safely(entry, error, now_us)
@@ -450,8 +463,12 @@ _POOLS: Final[weakref.WeakSet[WorkerPool]] = weakref.WeakSet()
 def _drain_all() -> None:
     """At exit: what was accepted is finished, for as long as each pool's settings have it."""
     for pool in list(_POOLS):
-        if not pool.is_closed:
+        if pool.is_closed:
+            continue
+        try:
             pool.drain()
+        except Exception:  # the others are to be drained all the same
+            log.exception("pool %s: could not be drained when the interpreter ended", pool.name)
 
 
 atexit.register(_drain_all)

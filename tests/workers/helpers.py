@@ -57,7 +57,7 @@ class Blocked:
 
     def __call__(self, result: Any = None) -> Any:
         self.begun.release()
-        assert self.open.wait(30)
+        assert self.open.wait(120)
         return result
 
     def wait_begun(self, times: int = 1) -> None:

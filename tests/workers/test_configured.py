@@ -115,6 +115,17 @@ def test_a_pool_that_the_file_no_longer_names_goes_on(toolkit: Toolkit) -> None:
         toolkit.worker_pool("gated")
 
 
+def test_a_pool_that_the_file_no_longer_names_keeps_its_pipeline(toolkit: Toolkit) -> None:
+    with toolkit.worker_pool("mail") as pool:
+        change(
+            toolkit,
+            ("  mail: {min_workers", "  other: {min_workers"),
+            ("pipeline: mail", "pipeline: other"),
+            ("pipelines: {mail:", "pipelines: {other:"),
+        )
+        assert pool.submit(len, "four").result(10) == 4, "a task that is accepted is not failed by a change of the file"
+
+
 def test_a_store_that_cannot_be_opened_is_told_and_the_old_one_stays(toolkit: Toolkit, caplog: pytest.LogCaptureFixture) -> None:
     with toolkit.worker_pool("mail") as pool:
         change(toolkit, ("failed: failed.db", "failed: nowhere/failed.db"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -25,6 +26,7 @@ from resilience.workers import (
     FailedTaskStoreError,
     ReplayOutcome,
     SQLiteStorage,
+    TaskOptions,
     TaskState,
     WorkerPool,
     create_effects_table,
@@ -116,6 +118,9 @@ def test_a_replay_that_fails_is_failed_once_more(store: FailedTaskStore) -> None
         (None, ReplayOutcome.GONE, "there is no failed task"),
         (failed(name="os.system"), ReplayOutcome.UNKNOWN, "no function is registered as 'os.system': decorate it with @task"),
         (failed(payload=""), ReplayOutcome.UNKNOWN, "its arguments are not known"),
+        (failed(payload='{"args":['), ReplayOutcome.UNKNOWN, "its arguments cannot be read"),
+        (failed(payload='{"args":{},"kwargs":{}}'), ReplayOutcome.UNKNOWN, "its arguments cannot be read"),
+        (failed(payload="[" * 100_000), ReplayOutcome.UNKNOWN, "its arguments cannot be read"),
     ],
 )
 def test_what_cannot_be_replayed_says_why(
@@ -406,3 +411,78 @@ def test_a_blocked_task_does_not_hold_up_the_store(store: FailedTaskStore) -> No
         pool.submit(breaks, "x").exception(10)
         assert len(store.list()) == 1
         blocked.open.set()
+
+
+@task(name="test.stop")
+def stop(kind: str) -> None:
+    raise {"interrupt": KeyboardInterrupt, "exit": SystemExit}[kind]
+
+
+@task(name="test.astop")
+async def astop(kind: str) -> None:
+    await asyncio.sleep(0)
+    stop(kind)
+
+
+def test_whoever_interrupts_a_replay_is_heard(store: FailedTaskStore) -> None:
+    store.keep(failed(1, "test.stop", '{"args":["interrupt"],"kwargs":{}}'))
+    with pytest.raises(KeyboardInterrupt):
+        store.replay(failed(1).id)
+    kept = store.show(failed(1).id)
+    assert kept is not None
+    assert (kept.state, kept.error, kept.replays) == (TaskState.FAILED, "KeyboardInterrupt", 1)
+
+
+def test_a_task_that_exits_does_not_end_who_replays_it(store: FailedTaskStore) -> None:
+    for number, name in ((1, "test.stop"), (2, "test.astop")):
+        store.keep(failed(number, name, '{"args":["exit"],"kwargs":{}}'))
+    replays = [store.replay(failed(1).id), asyncio.run(store.areplay(failed(2).id))]
+    assert [(replay.outcome, type(replay.error)) for replay in replays] == [(ReplayOutcome.FAILED, SystemExit)] * 2
+
+
+def test_a_child_that_is_forked_while_the_store_is_in_use_can_use_it(store: FailedTaskStore) -> None:
+    assert isinstance(store.storage, SQLiteStorage)
+    with store.storage._lock:  # as another thread of the parent would hold it
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            try:
+                store.keep(failed())
+                os._exit(0)
+            except BaseException:
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert store.list() == [failed()]
+
+
+@pytest.mark.parametrize("key", ["order-\ud800", "order-\x00"])
+def test_a_key_that_no_database_takes_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="idempotency_key: must be a text that every database stores"):
+        TaskOptions(idempotency_key=key)
+
+
+def test_any_name_can_be_kept(store: FailedTaskStore) -> None:
+    @task(name="odd-\ud800")
+    def odd() -> None:
+        raise LookupError
+
+    with WorkerPool("pool-\udfff", failed=store) as pool:
+        pool.submit(odd).exception(10)
+    (kept,) = store.list()
+    assert (kept.name, kept.pool) == ("odd-\\ud800", "pool-\\udfff")
+
+
+def test_a_pool_that_cannot_be_drained_at_exit_does_not_keep_the_others_from_it() -> None:
+    code = """
+import time
+from resilience.workers import WorkerPool
+class Broken(WorkerPool):
+    def drain(self, timeout_s=None):
+        raise RuntimeError("it broke")
+pools = [kind(max_workers=1) for kind in (Broken, WorkerPool) * 4]
+for number, pool in enumerate(pools[1::2]):
+    pool.submit(lambda number=number: (time.sleep(0.05), print(number, flush=True)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert sorted(done.stdout.split()) == ["0", "1", "2", "3"]
+    assert done.stderr.count("could not be drained when the interpreter ended") == 4

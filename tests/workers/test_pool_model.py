@@ -253,4 +253,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = settings(SIDE_MACHINE, max_examples=EXAMPLES or 40)
+TestPool.settings = settings(SIDE_MACHINE, max_examples=EXAMPLES or 25)

@@ -19,7 +19,7 @@ from tests.soak.sizes import by_length
 pytestmark = [pytest.mark.soak]
 
 ROOT: Final = Path(__file__).parents[2]
-KILLS: Final = by_length(3, 100)
+KILLS: Final = by_length(2, 100)
 TASKS: Final = 12
 LEASE_S: Final = 0.05
 

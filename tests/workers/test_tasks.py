@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -381,3 +382,17 @@ def test_a_loop_that_ends_first_closes_what_runs() -> None:
 
     with pytest.MonkeyPatch.context():
         asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_an_eager_loop_runs_the_queue_on_no_stack_of_its_own() -> None:
+    async def at_once(number: int) -> int:
+        return number
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        async with AsyncWorkerPool(max_workers=1, queue=5_000) as pool:
+            futures = [pool.submit(at_once, number) for number in range(5_000)]
+            assert await asyncio.gather(*futures) == list(range(5_000))
+
+    run(main())

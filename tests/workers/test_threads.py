@@ -192,15 +192,15 @@ def test_time_runs_out_in_the_queue_and_at_work(caplog: pytest.LogCaptureFixture
 
 def test_threads_that_stand_in_are_bounded() -> None:
     clock, blocked = ManualClock(), Blocked()
-    with WorkerPool(min_workers=2, max_workers=2, queue=10, max_abandoned=1, timeout_s=1.0, clock=clock) as pool:
+    with WorkerPool("stand-in", min_workers=2, max_workers=2, queue=10, max_abandoned=1, timeout_s=1.0, clock=clock) as pool:
         for _ in range(5):
             pool.submit(blocked)
             clock.advance(1.0)
             pool.look()
-        status = pool.status()
-        assert (status["abandoned"], status["workers"]) == (1, 2)
-        assert threading.active_count() < 10
-        blocked.open.set()
+        status, ours = pool.status(), [thread.name for thread in threading.enumerate() if "stand-in" in thread.name]
+        blocked.open.set()  # before anything is asserted: a test that fails ends at once
+    assert (status["abandoned"], status["workers"]) == (1, 2)
+    assert sorted(ours) == [*["resilience-stand-in"] * 3, "resilience-stand-in-looks"]
 
 
 def test_the_time_of_the_whole_pool_runs_out() -> None:
@@ -519,3 +519,60 @@ def test_settings_that_change_hold_at_once(caplog: pytest.LogCaptureFixture) -> 
         blocked.open.set()
         until(lambda: pool.status()["workers"] == 1)
     assert pool.status()["done"] == 7
+
+
+def test_a_callback_that_ends_its_thread_costs_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    def leave(future: object) -> None:
+        raise SystemExit(3)
+
+    clock, blocked = ManualClock(), Blocked()
+    with WorkerPool(max_workers=1, clock=clock) as pool:
+        pool.submit(blocked).add_done_callback(leave)
+        following = pool.submit(double, 1)
+        blocked.wait_begun()
+        blocked.open.set()
+        assert following.result(10) == 2, "the worker went on, with the task that it had been given already"
+        blocked.open.clear()
+        late = pool.options(timeout_s=1.0).submit(blocked)
+        late.add_done_callback(leave)
+        blocked.wait_begun()
+        clock.advance(1.0)
+        pool.look()
+        assert isinstance(late.exception(10), TaskTimedOut), "and so did the thread that looks"
+        blocked.open.set()
+    assert caplog.text.count("tried to end the thread") == 2
+
+
+def test_a_drain_that_is_interrupted_still_tells_everybody() -> None:
+    store, blocked = Storage(), Blocked()
+    pool = WorkerPool(max_workers=1, failed=FailedTaskStore(store))
+    running, waiting = pool.submit(blocked), pool.submit(double, 1)
+    blocked.wait_begun()
+    pool._drained.wait = interrupted  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        pool.drain()
+    assert isinstance(running.exception(0), PoolClosed)
+    assert isinstance(waiting.exception(0), PoolClosed)
+    assert len(store.tasks) == 2, "nothing that was accepted is lost"
+    blocked.open.set()
+    assert pool.drain()
+
+
+def interrupted(timeout_s: float | None = None) -> bool:
+    raise KeyboardInterrupt
+
+
+def test_while_the_store_is_away_it_is_not_asked_for_each_task() -> None:
+    """A file that another process holds costs five seconds a try, and a pool that is told to stop may hold a thousand tasks."""
+    store, blocked = Storage(), Blocked()
+    store.broken = True
+    pool = WorkerPool(max_workers=1, failed=FailedTaskStore(store))
+    futures = [pool.submit(blocked), *(pool.submit(double, number) for number in range(100))]
+    blocked.wait_begun()
+    with pytest.raises(TasksNotKept) as caught:
+        pool.drain(0)
+    blocked.open.set()
+    assert len(caught.value.tasks) == 101
+    assert store.tries <= 4
+    notes = [getattr(future.exception(0), "__notes__", [""])[0] for future in futures]
+    assert all("it was told so" in note for note in notes), "each is told why"
