@@ -122,3 +122,12 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0)
     pytest.fail("it never came to that")
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    for _ in range(round(TIMEOUT_S * 100)):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("not within the time")

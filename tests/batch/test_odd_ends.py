@@ -197,5 +197,7 @@ def test_a_pair_that_raises_when_it_is_taken_apart_fails_alone(make: Make) -> No
 
 def test_more_requests_than_can_be_counted(make: Make) -> None:
     stream = make(concurrency=2).stream(int, range(1 << 70))
-    assert len({next(stream).index for _ in range(2)} & {0, 1, 2, 3}) == 2
+    found = {next(stream).index for _ in range(2)}
+    assert len(found) == 2
+    assert max(found) < 100, "no more are drawn than results wait, however long one of the first takes"
     stream.close()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import pytest
 from resilience import CircuitBreaker, Pipeline, current_deadline
 from resilience.batch import BatchCaller, Kind, Ok, Settled
 from resilience.testing import ManualClock
-from tests.batch.acts import TIMEOUT_S, Acts
+from tests.batch.acts import TIMEOUT_S, Acts, eventually
 
 Make = Callable[..., BatchCaller]
 Streamed = Callable[..., list[Settled[Any, Any]]]
@@ -203,11 +203,12 @@ def test_requests_that_are_slow_to_draw_hold_up_no_results(make: Make, clock: Ma
         for number in range(10):
             if number:
                 assert landed.wait(TIMEOUT_S)
+                threading.Event().wait(0.05)  # its thread has a moment to hand it over
             drawn.append(number)
             yield number
 
     def call(number: int) -> int:
-        threading.Timer(0.01, landed.set).start()
+        landed.set()
         return number
 
     stream = make(concurrency=10).stream(call, requests())
@@ -241,14 +242,22 @@ def test_each_call_has_its_whole_time_however_long_the_next_takes_to_draw(make: 
 
 
 def test_no_call_begins_after_the_limit_though_its_request_is_drawn_late(make: Make, clock: ManualClock) -> None:
+    begun = threading.Semaphore(0)
+    calls: list[int] = []
+
     def requests() -> Iterator[int]:
         for number in range(10):
+            if 0 < number <= 3:
+                assert begun.acquire(timeout=TIMEOUT_S)
             clock.advance(0.5)
             yield number
 
-    acts = Acts()
-    results = make(concurrency=10, timeout_s=2.0, clock=clock).call(acts.call, requests())
-    assert sorted(acts.calls) == [0, 1, 2]
+    def call(number: int) -> None:
+        calls.append(number)
+        begun.release()
+
+    results = make(concurrency=10, timeout_s=2.0, clock=clock).call(call, requests())
+    assert sorted(calls) == [0, 1, 2]
     assert (len(results), results.report.stopped) == (10, "timeout")
 
 
@@ -257,10 +266,7 @@ def test_what_ended_in_time_is_not_late_because_its_reader_is(make: Make, clock:
     stream = caller.stream(Acts().call, ["a", "fails"])
     found = [next(stream)]
     caller.close()
-    for _ in range(1000):
-        if caller.status()["threads"] == 0:  # both calls have ended
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: caller.status()["threads"] == 0)  # both calls have ended
     clock.advance(5.0)
     found += stream
     assert sorted((settled.request, settled.result.ok) for settled in found) == [("a", True), ("fails", False)]
