@@ -55,7 +55,7 @@ def test_each_result_says_of_which_request_it_is(stream: Streamed, make: Make) -
 
 @both
 def test_quick_ones_overtake_slow_ones(stream: Streamed, make: Make, released: threading.Event) -> None:
-    found = stream(make(concurrency=2, timeout_s=0.4), Acts(released), ["hangs", "a", "b", "c"])
+    found = stream(make(concurrency=2, timeout_s=0.25), Acts(released), ["hangs", "a", "b", "c"])
     assert [settled.index for settled in found] == [1, 2, 3, 0]
     assert found[-1].result.kind is Kind.TIMEOUT  # type: ignore[union-attr]
 
