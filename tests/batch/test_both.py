@@ -98,7 +98,7 @@ def test_a_request_that_its_back_end_cannot_make_fails_alone_and_is_no_vote(fan:
 
 
 def test_a_call_that_hangs_costs_its_own_part_and_nothing_else(fan: Fan, make: Make, released: threading.Event) -> None:
-    caller = make(concurrency=3, timeout_s=0.4)
+    caller = make(concurrency=3, timeout_s=0.25)
     results = fan(caller, Acts(released), ["a", "hangs", "b", "c", "d", "e"])
     assert results.values() == [("done", act) for act in "abcde"]
     (failure,) = results.errors()
@@ -266,7 +266,7 @@ def test_a_callback_that_raises_is_logged_once_and_dropped(fan: Fan, make: Make,
 
 
 def test_the_status_tells_what_happened(fan: Fan, make: Make, released: threading.Event) -> None:
-    caller = make(concurrency=4, timeout_s=0.4)
+    caller = make(concurrency=4, timeout_s=0.25)
     fan(caller, Acts(released), ["a", "fails", "open", "hangs"])
     status = caller.status()
     assert status["calls"] == {"ok": 1, "business": 1, "timeout": 1, "refused": 1, "cancelled": 0, "transport": 0}

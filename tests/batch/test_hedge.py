@@ -68,7 +68,7 @@ def test_the_slowest_get_a_second_try(make: Make, layers: tuple[Any, ...]) -> No
 
 def test_in_threads_the_outdone_try_is_left_behind_and_accounted_for(make: Make) -> None:
     slow = Slow("b")
-    caller = make(hedge_after_s=0.5)
+    caller = make(hedge_after_s=0.25)
     results = caller.call(slow.call, ["a", "b", "c"])
     assert results.values() == ["done a", "done b", "done c"]
     assert (results.report.hedged, results.report.abandoned) == (1, 0)

@@ -21,7 +21,7 @@ Make = Callable[..., BatchCaller]
 
 
 def test_a_call_that_hangs_is_abandoned_counted_and_reported(make: Make, released: threading.Event) -> None:
-    caller = make(timeout_s=0.4, concurrency=4)
+    caller = make(timeout_s=0.25, concurrency=4)
     results = caller.call(Acts(released).call, ["a", "hangs", "b", "fails"])
     assert [(result.ok, getattr(result, "abandoned", False)) for result in results] == [
         (True, False),

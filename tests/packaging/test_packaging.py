@@ -107,7 +107,7 @@ def test_importing_the_package_brings_no_framework(tmp_path: Path) -> None:
 
 def test_what_not_every_service_needs_is_loaded_by_those_that_do(tmp_path: Path) -> None:
     """Importing it is quick: YAML and asyncio cost more than all the rest of it."""
-    dear = ["asyncio", "email", "resilience.config", "resilience.stores", "resilience.toolkit", "yaml"]
+    dear = ["asyncio", "email", "resilience.batch", "resilience.config", "resilience.stores", "resilience.toolkit", "yaml"]
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "import resilience\n"
