@@ -62,8 +62,8 @@ TARGETS: Final = (
     Target("breaker", "open: pipeline / cheapest peer", 2.0, slack=5.0),
     Target("breaker", "awaited: pipeline / cheapest peer", 2.0, slack=5.0),
     Target("breaker", "refusing / admitting", 1.0),
-    Target("retry", "sync: retry / backoff", 1.0, slack=5.0),
-    Target("retry", "async: retry / backoff", 1.0, slack=5.0),
+    Target("retry", "sync: retry / backoff", 1.0),
+    Target("retry", "async: retry / backoff", 1.0),
     Target("retry", "sync: retry / tenacity", 0.25),
     Target("retry", "async: retry / tenacity", 0.25),
     Target("calls", "four layers / leanest stitching", 0.75),
@@ -81,7 +81,7 @@ TARGETS: Final = (
     Target("memory", "1,000,000 keys: bytes a key", 160, unit="B", in_smoke=False),
     Target("memory", "100,000 keys: longest decision", 1.0, unit="ms"),
     Target("memory", "1,000,000 keys: longest decision", 1.0, unit="ms", in_smoke=False),
-    Target("imports", "resilience over opentelemetry-api", 50, unit="ms", slack=5.0),
+    Target("imports", "resilience over opentelemetry-api", 50, unit="ms"),
 )
 
 
