@@ -422,3 +422,23 @@ def test_changes_are_told_after_the_lock_is_released(clock: ManualClock) -> None
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         CircuitBreaker(**settings)
+
+
+def test_what_has_succeeded_is_forgotten_with_its_part_of_the_window(clock: ManualClock, drive: Drive) -> None:
+    breaker = breaker_of(clock, window_s=10.0, min_calls=4)
+    run(breaker, "." * 6, drive)
+    clock.advance(20.0)
+    run(breaker, "xxx.", drive)
+    assert breaker.state is OPEN, "3 of 4, and not of 10"
+
+
+def test_a_success_at_the_instant_at_which_a_part_of_the_window_ends_belongs_to_the_next(clock: ManualClock, drive: Drive) -> None:
+    """Parts of a window of 10 s begin with whole seconds."""
+    clock.advance(1.0 - clock.now_us() % 1_000_000 / 1e6)
+    breaker = breaker_of(clock, window_s=10.0, min_calls=3)
+    run(breaker, ".", drive)
+    clock.advance(1.0)
+    run(breaker, ".", drive)
+    clock.advance(9.0)
+    run(breaker, "xx", drive)
+    assert breaker.state is OPEN, "2 of 3: one success is left of the two"

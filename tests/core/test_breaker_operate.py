@@ -284,3 +284,13 @@ def test_one_with_keys_or_in_the_shadow_never_says_that_it_would(clock: ManualCl
     breaker = CircuitBreaker(clock=clock, **settings)
     breaker.force("open")
     assert not breaker.would_refuse(clock.now_us())
+
+
+def test_it_would_refuse_where_all_probes_are_out_or_done(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, probes=3, open_for_s=10.0, clock=clock, uniform=no_jitter)
+    attempt(Pipeline("p", breaker), fail)
+    clock.advance(10.0)
+    desk = Desk(breaker, clock)
+    probes = [desk.admit() for _ in range(3)]
+    desk.settle(probes[0], OK)
+    assert breaker.would_refuse(clock.now_us())

@@ -494,3 +494,7 @@ def test_status_and_name(clock: ManualClock) -> None:
         Pipeline("p", deadline).call(fail)
     assert deadline.status() == {"default_s": 5.0, "malformed_headers": 0, "admitted": 2, "expired": 0}
     assert repr(deadline) == "Deadline('api', default_s=5.0, max_s=30.0)"
+
+
+def test_the_reserve_is_what_callers_further_out_are_not_told(clock: ManualClock) -> None:
+    assert Deadline(5.0, reserve_s=0.02, clock=clock).reserve_us == 20_000

@@ -14,6 +14,7 @@ from resilience.health import Hold
 from resilience.layers.base import Wait
 from resilience.layers.limiter import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
+from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TokenClock
 from resilience.testing import ManualClock
 from tests.core.test_limiter import admitted, take
@@ -390,3 +391,22 @@ def test_the_cost_of_a_limiter_made_over_a_state_is_that_of_its_settings(clock: 
     settings = RateLimiterSettings(1.0, burst=6, cost=2)
     limiter = RateLimiter.over(LimiterState(settings, None, clock.now_us()), settings, name="api", clock=clock)
     assert [take(limiter, clock, None) is None for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_wait_is_the_first_whole_microsecond_at_which_the_token_is_there(clock: ManualClock) -> None:
+    """35 of 18 billionths of a token a microsecond: a token takes 514,285,714.3 of them."""
+    limiter = RateLimiter(7 / 3600, burst=1, clock=clock)
+    assert limiter.state.reserve(None, 1, clock.now_us(), 0, limiter.settings)[0] == 0
+    wait_us, _ = limiter.state.reserve(None, 1, clock.now_us(), 0, limiter.settings)
+    assert (wait_us, type(wait_us)) == (514_285_715, int)
+
+
+def test_a_full_table_keeps_what_it_has_not_looked_at_and_looks_at_few() -> None:
+    table = BucketTable(20, full=0)
+    for number in range(20):
+        table.put(f"k{number}", 100 + number, 0)
+    table.put("one more", 7, 0)
+    assert (len(table), table.overflow, len(table.shards[0].old)) == (20, 7, 12), "eight were looked at"
+    assert [table.get(f"k{number}", 0) for number in range(20)] == list(range(100, 120))
+    table.put("k15", 200, 0)
+    assert table.get("k15", 0) == 200

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from resilience import HealthSignal, Pipeline, Retry
+from resilience import Call, HealthSignal, Pipeline, Retry
 from resilience.health import Hold
 from resilience.layers.retry import RetrySettings
 from resilience.layers.retry.budget import RetryBudget
-from resilience.testing import ManualClock
+from resilience.testing import ManualClock, RecordingObserver
 from tests.core.helpers import Drive, Failure, raiser, succeed, vectors
 
 
@@ -129,3 +129,46 @@ def test_a_second_try_costs_a_token_while_more_than_half_are_left_and_nothing_af
     assert [(budget.take(), budget.tokens) for _ in range(4)] == [(True, 3.0), (True, 2.0), (False, 2.0), (False, 2.0)]
     budget.earn()
     assert (budget.take(), budget.tokens) == (True, 1.5)
+
+
+def test_a_call_that_nobody_counted_tries_of_counts_and_earns_once_it_has_succeeded(clock: ManualClock) -> None:
+    retry = Retry(budget=(4, 0.5), clock=clock)
+    for _ in range(3):
+        retry.succeeded_at_once(clock.now_us())
+    assert retry.decisions()["admitted"] == 3
+    retry.state.budget.spend()
+    retry.succeeded_at_once(clock.now_us())
+    assert (retry.decisions()["admitted"], retry.state.budget.tokens) == (4, 3.5)
+
+
+def test_such_a_call_earns_less_while_health_is_cut(clock: ManualClock) -> None:
+    health, hold = HealthSignal(clock=clock), Hold()
+    retry = Retry(budget=(4, 0.5), health=health, clock=clock)
+    retry.state.budget.spend()
+    health.opened(hold, clock.now_us(), clock.now_us() + 1)
+    retry.succeeded_at_once(clock.now_us())
+    assert retry.state.budget.tokens == 3.15
+
+
+def test_a_call_that_succeeds_at_once_brings_its_signal_up_to_date(clock: ManualClock) -> None:
+    """A full budget earns nothing, yet a breaker that nobody calls is let go of by whoever comes."""
+    health, hold = HealthSignal(clock=clock), Hold()
+    retry = Retry(health=health, clock=clock)
+    health.opened(hold, clock.now_us(), clock.now_us() + 1)
+    clock.advance(3600.0)
+    with RecordingObserver() as observer:
+        retry.succeeded_at_once(clock.now_us())
+    assert observer.events
+
+
+def test_a_wait_that_leaves_too_little_for_another_try_is_not_begun(clock: ManualClock) -> None:
+    retry = Retry(attempts=3, backoff_s=1.0, jitter="none", on=Failure, clock=clock)
+    call = Call(now_us=clock.now_us())
+    call.deadline_us = clock.now_us() + 1_020_000
+    tries = retry.begin(call)
+    tries.least_us = lambda: 20_001
+    assert not tries.again(Failure(), None, clock.now_us())
+    assert tries.stopped == "the wait would leave too little time for another try"
+    tries = retry.begin(call)
+    tries.least_us = lambda: 20_000
+    assert tries.again(Failure(), None, clock.now_us())

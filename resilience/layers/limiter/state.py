@@ -76,8 +76,7 @@ class LimiterState:
                     self.rejected += 1
                 if units > tokens.capacity:
                     return NEVER_US
-                wait_us = tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
-                return wait_us if wait_us > _SHORTEST_WAIT_US else _SHORTEST_WAIT_US
+                return tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
             self.admitted += 1
             if cost:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                 if known is not None:
