@@ -138,6 +138,7 @@ def _asyncio(handler: Any, interceptors: tuple[Any, ...], pool: ThreadPoolExecut
         yield port, lambda function: asyncio.run_coroutine_threadsafe(run(function), loop).result()
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(GRACE_S), loop).result()
+        pool.shutdown()  # its threads hand ends to the loop, and would wait for ever for one that has stopped
         asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
