@@ -27,8 +27,9 @@ demo-flask: .venv/.demo-flask ## the same with the service in Flask under gunico
 demo-grpc: .venv/.demo-grpc ## the same with a hop over gRPC, to an inventory that breaks
 	@$(python) examples/grpc_service/demo.py $(ARGS)
 
+# More than there are processors of the smallest machine: many tests wait for servers and for each other.
 test: .venv/.test ## run the tests
-	@$(python) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(python) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 soak: .venv/.test ## run the long form of the state machines, floods, threads and the virtual week (over an hour)
 	@SOAK_EXAMPLES=$(EXAMPLES) $(python) -m pytest -m soak -o faulthandler_timeout=0 -p tests.soak.report $(ARGS)

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import waitress
@@ -27,6 +27,7 @@ def serving(app: Any, *, threads: int = 2) -> Iterator[Running]:
         yield Running(listener.getsockname()[1])
     finally:
         server.task_dispatcher.shutdown()
-        server.trigger.pull_trigger(server.close)  # in the server's own thread
+        with suppress(OSError):  # pulled by another hand in between, it is closed already
+            server.trigger.pull_trigger(server.close)  # in the server's own thread
         thread.join(TIMEOUT_S)
     assert not thread.is_alive(), "waitress does not stop"

@@ -30,6 +30,9 @@ routes:
   - {{match: {{path: "/**"}}, pipeline: api}}
 """
 
+OWED: Final = by_length(WORKERS, 0)
+"""On a busy machine a worker that waits too long for the lock decides by its share, and owes that to the bucket for a moment."""
+
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
 
 
@@ -53,7 +56,7 @@ def test_four_workers_admit_what_one_limit_allows(
     told = f"{admitted} of {len(answers)} in {seconds:.2f} s at {rate}/s: {admitted / bound:.4f}"
     record_property("size", f"{told}, shares {fairness:.2f}")
     assert is_enough(answers, rate), told
-    assert 0.97 <= admitted / bound <= 1.0, told
+    assert 0.97 * bound <= admitted <= bound + OWED, told
     assert all(had[worker] >= offered[worker] / 2 for worker in offered), (offered, had)
 
 
