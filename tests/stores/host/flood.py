@@ -29,6 +29,8 @@ class Answered:
     worker: int
     came_us: int
     decided_us: int
+    alone: int
+    """How many decisions this worker had made without the store by then."""
 
 
 @contextmanager
@@ -68,8 +70,8 @@ def ask(port: int, path: str = "/") -> Answered:
         connection.request("GET", path)
         response = connection.getresponse()
         response.read()
-        worker, came_us, decided_us = (int(response.headers[f"X-{what}"]) for what in ("Worker", "Came", "Decided"))
-        return Answered(response.status, worker, came_us, decided_us)
+        told = (int(response.headers[f"X-{what}"]) for what in ("Worker", "Came", "Decided", "Alone"))
+        return Answered(response.status, *told)
     finally:
         connection.close()
 

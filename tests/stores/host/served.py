@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from resilience import SharedRateLimiter
 from resilience.integrations.wsgi import ResilienceMiddleware
+from resilience.registry import members
 
 
 def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -24,6 +26,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
         told = {"X-Worker": os.getpid(), "X-Came": came_us, "X-Decided": time.monotonic_ns() // 1000}
+        told["X-Alone"] = sum(limiter.shared.without_store for limiter in members(SharedRateLimiter))
         return start_response(status, [*headers, *((name, str(value)) for name, value in told.items())], *rest)
 
     return guarded(environ, start)

@@ -30,9 +30,6 @@ routes:
   - {{match: {{path: "/**"}}, pipeline: api}}
 """
 
-OWED: Final = by_length(WORKERS, 0)
-"""On a busy machine a worker that waits too long for the lock decides by its share, and owes that to the bucket for a moment."""
-
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
 
 
@@ -56,7 +53,9 @@ def test_four_workers_admit_what_one_limit_allows(
     told = f"{admitted} of {len(answers)} in {seconds:.2f} s at {rate}/s: {admitted / bound:.4f}"
     record_property("size", f"{told}, shares {fairness:.2f}")
     assert is_enough(answers, rate), told
-    assert 0.97 * bound <= admitted <= bound + OWED, told
+    # A worker that has waited 5 ms for the lock decides by its share; the bucket is told a moment later.
+    alone = sum(max(answer.alone for answer in answers if answer.worker == worker) for worker in offered)
+    assert 0.97 * bound <= admitted <= bound + alone, (told, alone)
     assert all(had[worker] >= offered[worker] / 2 for worker in offered), (offered, had)
 
 
