@@ -115,10 +115,8 @@ def busy(server: Server, client: Any) -> Iterator[None]:
 
 @contextmanager
 def full(server: Server, client: Any) -> Iterator[None]:
-    for found in client.client_list():
-        if found["cmd"] != "client|list":
-            client.client_kill(found["addr"])
     client.config_set("maxclients", 1)
+    client.client_kill_filter(skipme=True)
     yield
     client.config_set("maxclients", 10_000)
 
