@@ -19,6 +19,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.clock",
             "resilience.errors",
             "resilience.events",
+            "resilience.mark",
             "resilience.refusals",
             "resilience.registry",
             "resilience.settings",

@@ -25,6 +25,7 @@ from resilience import (
     RateLimited,
     RateLimiter,
     Retry,
+    mark,
 )
 from resilience.layers.limiter import LimiterState
 from resilience.testing import ManualClock, RecordingObserver
@@ -152,7 +153,8 @@ class _Noting:
 
 
 @pytest.mark.parametrize("max_wait_s", [0.0, 0.5])
-def test_no_count_ever_falls(clock: ManualClock, max_wait_s: float) -> None:
+def test_no_count_ever_falls(clock: ManualClock, max_wait_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mark, "STEPS_ARE_WHOLE", False)  # so that the lock is taken
     limiter = RateLimiter(1.0, burst=1, max_wait_s=max_wait_s, shadow=True, clock=clock)
     lock = _Noting(limiter.state)
     limiter.state.lock = lock  # type: ignore[assignment]

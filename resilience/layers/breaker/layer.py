@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -69,7 +68,7 @@ class BreakerPool:
         """In a forked child: those of the parent's other threads stay locked there."""
         self.table.renew_lock()
         for machine in self:
-            machine.lock = threading.Lock()
+            machine.renew_lock()
 
     def __iter__(self) -> Iterator[Machine]:
         yield self.single

@@ -18,6 +18,7 @@ from resilience.events import NO_EVENTS, BreakerChanged, Event, emit
 from resilience.health import HealthSignal, Hold
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.breaker.window import CountWindow, TimeWindow, Window
+from resilience.mark import Mark
 
 _SHARE: Final = 1_000_000_000
 _OK: Final = Outcome.OK
@@ -73,7 +74,7 @@ class Machine:
         self.policy = policy
         self.key = key
         self.health = health
-        self.lock = threading.Lock()
+        self.renew_lock()
         self.admitted = self.rejected = self.probed = self.would_reject = 0
         self._uniform = uniform
         self._hold = Hold()
@@ -90,6 +91,11 @@ class Machine:
         self._window = self._new_window()
         self.closed_ticket: Ticket | None = Ticket(self)
         self.refuses_until_us = 0  # while open; past instants, and those of a forced breaker, are for `admit` to look into
+
+    def renew_lock(self) -> None:
+        """A lock that nobody holds; in a forked child those of the parent's other threads stay locked."""
+        self.lock = threading.Lock()
+        self.changing = Mark()
 
     def _set(self, settings: CircuitBreakerSettings) -> None:
         self.settings = settings
@@ -112,7 +118,7 @@ class Machine:
             self.rejected += not shadow  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
             self.would_reject += shadow
             return refusal
-        with self.lock:
+        with self.lock, self.changing:
             answer, events = self._admit(now_us)
             if isinstance(answer, Refusal):
                 self.rejected += not shadow
@@ -122,29 +128,24 @@ class Machine:
 
     def settle(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> None:
         """Take a ticket back with how its call went. One of an older generation votes on nothing."""
-        events: Sequence[Event] = NO_EVENTS
-        with self.lock:
-            if ticket is self.closed_ticket:
+        # One step, as `_vote` does it in several (see `mark.py`): a success that opens nothing.
+        if outcome is _OK and not slow and ticket is self.closed_ticket and not self.changing.is_set:
+            window = self._window
+            calls = window.calls + 1
+            # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
+            if (
+                now_us < window.until_us
+                and window.failures * _SHARE < self._failure_share * calls
+                and window.slow_calls * _SHARE < self._slow_share * calls
+            ):
+                window.calls = calls
+                window.current[0] += 1
+                self._in_a_row = 0
                 self.admitted += 1
-                if outcome is _OK and not slow:
-                    window = self._window
-                    if now_us < window.until_us:  # `window.add`, written out
-                        window.calls += 1
-                        window.current[0] += 1
-                    else:
-                        window.add(now_us, False, False)
-                    self._in_a_row = 0
-                    # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
-                    if (window.failures and window.failures * _SHARE >= self._failure_share * window.calls) or (
-                        window.slow_calls and window.slow_calls * _SHARE >= self._slow_share * window.calls
-                    ):
-                        events = self._judge(now_us)
-                elif outcome is not Outcome.IGNORED:
-                    events = self._vote(outcome is Outcome.FAILED, slow, now_us)
-            elif ticket.admitted_us is None:
-                self.admitted += 1
-            else:
-                events = self._settle_probe(ticket, outcome, slow, now_us)
+                return
+        # So far.
+        with self.lock, self.changing:
+            events = self._settle(ticket, outcome, slow, now_us)
         if events:
             emit(events)
 
@@ -152,7 +153,7 @@ class Machine:
 
     def configure(self, settings: CircuitBreakerSettings, health: HealthSignal | None, forced: str | None, now_us: int) -> None:
         """Go by new settings, all at once: another window starts empty; state, open timer and probes stay."""
-        with self.lock:
+        with self.lock, self.changing:
             old = self.settings
             events = self._leave_for(health, now_us)
             self._set(settings)
@@ -169,13 +170,13 @@ class Machine:
 
     def forced_now(self, state: str | None, now_us: int) -> list[Event]:
         """The same for a caller who holds a lock, and emits what this returns once it has let go of that."""
-        with self.lock:
+        with self.lock, self.changing:
             return self._force(state, now_us)
 
     def start_over(self, reason: str, now_us: int) -> None:
         """Closed, with an empty window, unless an operator holds it open."""
         events: Sequence[Event] = NO_EVENTS
-        with self.lock:
+        with self.lock, self.changing:
             if self._state is BreakerState.CLOSED:
                 self._window.clear()
                 self._in_a_row = 0
@@ -185,7 +186,7 @@ class Machine:
 
     def retire(self, now_us: int) -> None:
         """It is removed: a signal that it holds is let go. Calls still under way settle as before."""
-        with self.lock:
+        with self.lock, self.changing:
             events = self._leave_for(None, now_us)
         emit(events)
 
@@ -206,7 +207,7 @@ class Machine:
 
     def failure_rate(self, now_us: int) -> float:
         """The share of failed calls in the window; 0 while it is empty."""
-        with self.lock:
+        with self.lock, self.changing:
             self._window.expire(now_us)
             return self._window.failures / self._window.calls if self._window.calls else 0.0
 
@@ -225,7 +226,7 @@ class Machine:
 
     def is_idle(self, now_us: int) -> bool:
         """Whether forgetting it loses nothing: closed, not forced, and no call in its window."""
-        with self.lock:
+        with self.lock, self.changing:
             self._window.expire(now_us)
             return self.closed_ticket is not None and self._forced is None and self._window.calls == 0 and self._in_a_row == 0
 
@@ -259,6 +260,14 @@ class Machine:
         self._probes[ticket] = now_us
         self.probed += 1
         return ticket, events
+
+    def _settle(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> list[Event]:
+        if ticket.admitted_us is not None:
+            return self._settle_probe(ticket, outcome, slow, now_us)
+        self.admitted += 1
+        if ticket is not self.closed_ticket or outcome is Outcome.IGNORED:
+            return []
+        return self._vote(outcome is Outcome.FAILED, slow, now_us)
 
     def _vote(self, failed: bool, slow: bool, now_us: int) -> list[Event]:
         self._window.add(now_us, failed, slow)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -212,7 +211,7 @@ class RateLimiter:
 
     def renew_locks(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""
-        self.state.lock = threading.Lock()
+        self.state.renew_lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
         tokens = self.state.clock_of(self.settings, call.now_us)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast, get_args
@@ -252,7 +251,7 @@ class SharedRateLimiter(RateLimiter):
     def renew_locks(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""
         super().renew_locks()
-        self.shared.share.lock = threading.Lock()
+        self.shared.share.renew_lock()
 
     def status(self) -> Mapping[str, Any]:
         state = self.shared

@@ -1,4 +1,7 @@
-"""The state of one rate limit: its token clock, its buckets and its counts, under one lock. It outlives changes of settings."""
+"""The state of one rate limit: its token clock, its buckets and its counts, under one lock. It outlives changes of settings.
+
+To take from a bucket that is known already is a single step, which needs no lock: see `mark.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from resilience.health import NEVER_US, PPB, HealthSignal
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
+from resilience.mark import Mark
 
 _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
@@ -23,7 +27,7 @@ class LimiterState:
     """Buckets of one limit; one without keys has the one of key None. Only `take`, `reserve` and `give_back` move tokens."""
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
-        self.lock = threading.Lock()
+        self.renew_lock()
         self.settings = settings
         self.health = health
         self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
@@ -33,6 +37,11 @@ class LimiterState:
         self.queued = 0
         self.would_reject = 0
         self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
+
+    def renew_lock(self) -> None:
+        """A lock that nobody holds; in a forked child those of the parent's other threads stay locked."""
+        self.lock = threading.Lock()
+        self.changing = Mark()
 
     def take(  # noqa: C901, PLR0912  # all of it written out: there is no hotter path
         self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None
@@ -45,45 +54,49 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
-        with self.lock:
-            if settings is not None and settings is not self.settings:
-                return self._reserve(key, cost, now_us, 0, settings)[0]
-            # The same with `tokens.read`, `tokens.full` and what the table knows of the key written out.
-            tokens = self.tokens
-            elapsed_us = now_us - tokens.since_us
-            reading = tokens.reading
-            if elapsed_us > 0:
-                reading += elapsed_us * tokens.numerator // tokens.denominator
-            full = reading - tokens.capacity
-            if full < tokens.floor:
-                full = tokens.floor
+        hashed, is_plain = hash(key), key is None or type(key) is str  # other keys may compare by code of their own
+        # One step from here on, as `_reserve` does it in several: `tokens.read`, `tokens.full` and the table written out.
+        if not self.changing.is_set and is_plain and (settings is None or settings is self.settings):
             table = self.table
-            shard = table.shards[hash(key) & table.mask]
+            shard = table.shards[hashed & table.mask]
             part = shard.young
-            known = part.get(key)
-            if known is None:
+            if key not in part:
                 part = shard.old
-                known = part.get(key)
-            bucket = table.overflow if known is None else known
-            if bucket < full:
-                bucket = full
-            units = cost * TOKEN
-            bucket += units
-            if bucket > reading:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
-                if self.settings.shadow:
+            if key in part:
+                tokens = self.tokens
+                elapsed_us = now_us - tokens.since_us
+                reading = tokens.reading
+                if elapsed_us > 0:
+                    if tokens.denominator == 1:  # as at all rates of whole thousandths a second
+                        reading += elapsed_us * tokens.numerator
+                    else:
+                        reading += elapsed_us * tokens.numerator // tokens.denominator
+                full = reading - tokens.capacity
+                if full < tokens.floor:
+                    full = tokens.floor
+                bucket = part[key]
+                if bucket < full:
+                    bucket = full
+                units = cost * TOKEN
+                bucket += units
+                if bucket <= reading:
+                    self.admitted += 1
+                    if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
+                        part[key] = bucket
+                    return 0
+                if self.settings.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
                     self.would_reject += 1
                 else:
                     self.rejected += 1
                 if units > tokens.capacity:
                     return NEVER_US
-                return tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
-            self.admitted += 1
-            if cost:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
-                if known is not None:
-                    part[key] = bucket
-                else:
-                    table.put(key, bucket, full)
-            return 0
+                excess = tokens.reading - bucket
+                if tokens.denominator != 1:
+                    excess *= tokens.denominator
+                return tokens.since_us - excess // tokens.numerator - now_us
+        # So far.
+        with self.lock, self.changing:
+            return self._reserve(key, cost, now_us, 0, settings or self.settings)[0]
 
     def reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
@@ -94,7 +107,7 @@ class LimiterState:
         they are more than `patience_us`.
         """
         self.sync(now_us)
-        with self.lock:
+        with self.lock, self.changing:
             return self._reserve(key, cost, now_us, patience_us, settings)
 
     def _reserve(
@@ -162,7 +175,7 @@ class LimiterState:
         From then on they stay spent: the bucket may have been full since, and whoever found it so has had them.
         """
         self.sync(now_us)
-        with self.lock:
+        with self.lock, self.changing:
             reading = self.tokens.read(now_us)
             if reading < due:
                 full = self.tokens.full(reading)
@@ -173,7 +186,7 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             health.sync(now_us)
-            with self.lock:
+            with self.lock, self.changing:
                 self.tokens.catch_up(now_us)
 
     def configure(self, settings: RateLimiterSettings, now_us: int) -> None:
@@ -182,7 +195,7 @@ class LimiterState:
         Calls that began in layers of the old settings are decided by what was there when these ended.
         """
         self.sync(now_us)
-        with self.lock:
+        with self.lock, self.changing:
             self.settings = settings
             if not self.tokens.goes_by(settings):
                 self._earlier = ((self.tokens, now_us), *self._earlier)[:_EARLIER_KEPT]
@@ -196,7 +209,7 @@ class LimiterState:
         self.sync(now_us)
         if health is not None:
             health.sync(now_us)
-        with self.lock:
+        with self.lock, self.changing:
             self.health = health
             self.tokens.follow_signal(health, now_us)
 

@@ -1,0 +1,209 @@
+"""What goes without a lock is one step: nothing in it lets another thread in. See `resilience/mark.py`."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from resilience import CircuitBreaker, HealthSignal, Outcome, RateLimiter, mark
+from resilience.layers.breaker.machine import Machine, Ticket
+from resilience.layers.breaker.window import CountWindow, TimeWindow
+from resilience.layers.limiter.settings import RateLimiterSettings
+from resilience.layers.limiter.state import LimiterState
+from resilience.layers.limiter.table import BucketTable, _Shard
+from resilience.layers.limiter.tokens import TokenClock
+from resilience.mark import Mark
+from resilience.testing import ManualClock
+
+WHOLE_STEP: Final = frozenset(
+    (
+        *("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "STORE_FAST", "STORE_FAST_STORE_FAST", "STORE_FAST_LOAD_FAST"),
+        *("LOAD_CONST", "LOAD_GLOBAL", "LOAD_ATTR", "STORE_ATTR", "BINARY_OP", "BINARY_SUBSCR", "STORE_SUBSCR", "UNARY_NEGATIVE"),
+        *("COMPARE_OP", "CONTAINS_OP", "IS_OP", "TO_BOOL", "COPY", "SWAP", "NOP", "CACHE", "EXTENDED_ARG", "JUMP_FORWARD"),
+        *("POP_JUMP_IF_TRUE", "POP_JUMP_IF_FALSE", "POP_JUMP_IF_NONE", "POP_JUMP_IF_NOT_NONE"),
+        *("POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_FORWARD_IF_NONE", "POP_JUMP_FORWARD_IF_NOT_NONE"),
+        *("RETURN_VALUE", "RETURN_CONST"),
+    )
+)
+"""Instructions at which CPython 3.11 to 3.13 lets no other thread in, where they work on numbers, texts, dictionaries and slots."""
+HOME: Final = (LimiterState, TokenClock, BucketTable, _Shard, Machine, Ticket, TimeWindow, CountWindow, Mark)
+
+
+def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
+    """The instructions between "# One step" and "# So far."."""
+    lines, first = inspect.getsourcelines(function)
+    begins = next(number for number, line in enumerate(lines) if "# One step" in line) + first
+    ends = next(number for number, line in enumerate(lines) if "# So far." in line) + first
+    instructions = dis.get_instructions(function)
+    return [found for found in instructions if found.positions is not None and begins < (found.positions.lineno or 0) < ends]
+
+
+@pytest.mark.parametrize("function", [LimiterState.take, Machine.settle])
+def test_no_instruction_of_it_lets_another_thread_in(function: Callable[..., Any]) -> None:
+    steps = steps_of(function)
+    assert len(steps) > 30
+    assert {step.opname for step in steps} <= WHOLE_STEP
+
+
+@pytest.mark.parametrize("function", [LimiterState.take, Machine.settle])
+def test_no_attribute_in_it_is_computed(function: Callable[..., Any]) -> None:
+    names = {step.argval for step in steps_of(function) if step.opname in ("LOAD_ATTR", "STORE_ATTR")}
+    assert {"is_set"} < names
+    computed = [f"{home.__name__}.{name}" for home in HOME for name in names if isinstance(home.__dict__.get(name), property)]
+    assert computed == []
+    assert not isinstance(RateLimiterSettings.__dict__["shadow"], property)  # all that is read of the settings
+    assert not any(hasattr(home, "__getattr__") or home.__getattribute__ is not object.__getattribute__ for home in HOME)
+
+
+def test_a_call_in_it_would_be_found() -> None:
+    def function(number: int) -> int:
+        # One step
+        number += len("ab")
+        # So far.
+        return number
+
+    assert not {step.opname for step in steps_of(function)} <= WHOLE_STEP
+
+
+# --- by many threads --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval_s)
+
+
+def together(*works: Callable[[], object]) -> None:
+    """Run all of them at once, and until all are done."""
+    threads = [threading.Thread(target=work) for work in works]
+    with switching_often():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture(params=["by marks", "by locks"])
+def marks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "by locks":
+        monkeypatch.setattr(mark, "STEPS_ARE_WHOLE", False)
+
+
+@pytest.mark.usefixtures("marks")
+def test_a_bucket_gives_out_no_token_twice_and_loses_none_while_others_change_it(clock: ManualClock) -> None:
+    health = HealthSignal(clock=clock)
+    limiter = RateLimiter(1.0, burst=40_000, key=lambda call: "", health=health, clock=clock)
+    state, settings = limiter.state, limiter.settings
+    admitted: Counter[int] = Counter()
+
+    def take(number: int) -> None:
+        for _ in range(15_000):
+            if state.take("client", 1, clock.now_us()) == 0:
+                admitted[number] += 1
+
+    def change() -> None:
+        for number in range(1_000):
+            state.take(f"new {number}", 1, clock.now_us())  # goes into the table
+            state.configure(replace(settings, max_keys=1_000 + number), clock.now_us())
+            state.sync(clock.now_us())
+
+    together(*(lambda number=number: take(number) for number in range(4)), change)
+    assert sum(admitted.values()) == 40_000
+    assert state.admitted == 41_000
+    assert state.rejected == 20_000
+
+
+@pytest.mark.usefixtures("marks")
+def test_a_key_that_compares_by_code_of_its_own_takes_the_lock(clock: ManualClock) -> None:
+    class Name(str):
+        def __hash__(self) -> int:
+            return str.__hash__(self)
+
+        def __eq__(self, other: object) -> bool:
+            return str.__eq__(self, other)
+
+    state = RateLimiter(1.0, burst=20_000, key=lambda call: "", clock=clock).state
+    admitted: Counter[int] = Counter()
+
+    def take(number: int) -> None:
+        for _ in range(7_500):
+            if state.take(Name("client"), 1, clock.now_us()) == 0:
+                admitted[number] += 1
+
+    together(*(lambda number=number: take(number) for number in range(4)))
+    assert sum(admitted.values()) == state.admitted == 20_000
+
+
+@pytest.mark.usefixtures("marks")
+def test_a_window_counts_every_call_while_others_look_and_vote(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(failure_rate=1.0, min_calls=1_000_000, clock=clock)
+    machine = breaker.pool.single
+
+    def succeed() -> None:
+        for _ in range(20_000):
+            ticket = machine.closed_ticket
+            assert ticket is not None
+            machine.settle(ticket, Outcome.OK, False, clock.now_us())
+
+    def fail_and_look() -> None:
+        for _ in range(1_000):
+            ticket = machine.closed_ticket
+            assert ticket is not None
+            machine.settle(ticket, Outcome.FAILED, False, clock.now_us())
+            machine.failure_rate(clock.now_us())
+
+    together(succeed, succeed, succeed, fail_and_look)
+    assert machine.admitted == 61_000
+    assert machine.failure_rate(clock.now_us()) == 1_000 / 61_000
+
+
+class Noting:
+    """A lock that notes how often it was taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_changing", [False, True])
+def test_who_finds_a_mark_set_waits_for_the_lock(clock: ManualClock, is_changing: bool) -> None:
+    state, machine = RateLimiter(1.0, burst=2, clock=clock).state, CircuitBreaker(clock=clock).pool.single
+    assert state.take(None, 1, clock.now_us()) == 0  # from now on its bucket is known
+    machine.failure_rate(clock.now_us())  # and here the present part of the window
+    ticket = machine.closed_ticket
+    assert ticket is not None
+    lock = Noting()
+    state.lock = machine.lock = lock  # type: ignore[assignment]
+    state.changing.is_set = machine.changing.is_set = is_changing
+    assert state.take(None, 1, clock.now_us()) == 0
+    assert lock.taken == is_changing
+    machine.settle(ticket, Outcome.OK, False, clock.now_us())
+    assert lock.taken == 2 * is_changing
+
+
+def test_a_mark_that_was_left_set_is_cleared_by_the_next_change(clock: ManualClock) -> None:
+    state = RateLimiter(1.0, burst=2, clock=clock).state
+    state.changing.is_set = True
+    assert state.take(None, 1, clock.now_us()) == 0
+    assert not state.changing.is_set
+    assert state.take(None, 1, clock.now_us()) == 0
+    assert state.take(None, 1, clock.now_us()) > 0
