@@ -12,6 +12,9 @@ US_PER_S: Final = 1_000_000
 """Microseconds in a second. Instants are whole microseconds on a monotonic clock, so that arithmetic on them is exact."""
 
 
+NS_PER_US: Final = 1_000
+
+
 def to_us(duration_s: float) -> int:
     """A duration in whole microseconds, rounded to the nearest."""
     return round(duration_s * US_PER_S)
@@ -61,7 +64,7 @@ class SystemClock:
     timer_slot_us = 4_000
 
     def now_us(self) -> int:
-        return _monotonic_ns() // 1000
+        return _monotonic_ns() // NS_PER_US
 
     def wall_s(self) -> float:
         return time.time()
@@ -85,3 +88,8 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
+
+
+def nanoseconds_of(clock: Clock) -> Callable[[], int]:
+    """What tells the time of `clock` in nanoseconds. That of the machine needs no function in Python, if its caller divides."""
+    return _monotonic_ns if type(clock) is SystemClock else lambda: clock.now_us() * NS_PER_US

@@ -359,7 +359,7 @@ def _probes() -> Iterator[Ticket]:
 
 
 def _named(machine: Machine) -> str:
-    return repr(machine.policy) if machine.key is None else f"{machine.policy!r} for key {machine.key!r}"
+    return repr(machine.name) if machine.key is None else f"{machine.name!r} for key {machine.key!r}"
 
 
 def _is_code_under_guard(task: Task) -> bool:

@@ -2,9 +2,9 @@
 
 CPython switches threads at calls and where a loop starts over, nowhere else. A stretch of code without either is one step by
 itself, and needs no lock for what it changes; `with` would cost a third of all the arithmetic of a bucket. Changes in several steps
-still take the lock, and set the mark meanwhile; who finds the mark set takes the lock as well. `tests/core/test_one_step.py` reads in
-the byte code that the steps are what they say. A debugger that traces lines may switch anywhere: under it a token may be given out
-twice.
+still take the lock, and set the mark meanwhile; who finds the mark set takes the lock as well. `tests/core/test_one_step.py` reads
+in the byte code that the steps are what they say. A debugger that traces lines may switch anywhere: a token may be given out twice
+under it.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from types import CoroutineType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from resilience import tracing
-from resilience.call import CURRENT, Call, FunctionCall, enclosing_call
-from resilience.clock import SYSTEM_CLOCK, Clock
+from resilience.call import CURRENT, Call, FunctionCall
+from resilience.clock import NS_PER_US, SYSTEM_CLOCK, Clock
 from resilience.direct import direct_way, never_awaited
 from resilience.drivers import adrive, drive
+from resilience.entry import Entrance, enclose
 from resilience.guard import Guard
 from resilience.health import HealthSignal
-from resilience.layers.deadline import deadline_us_around
 from resilience.layers.retry.layer import Retry
 from resilience.layers.retry.verdict import Judge
 from resilience.plan import CallPlan, Plan, Results
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Pipeline:
+class Pipeline(Entrance):
     """Layers in order, outermost first. Those before a `Retry` guard the whole call, those after it each attempt.
 
     Args:
@@ -52,26 +52,14 @@ class Pipeline:
         cut = retries[0] if retries else len(layers)
         self.outer = Stage(name, layers[:cut], self.clock)
         self.inner = Stage(name, layers[cut + 1 :], self.clock)
-        self._now_us = self.clock.now_us
         self._has_effects = self.outer.has_effects or self.inner.has_effects
+        self._look_ahead()
         self._direct = direct_way(name, self.outer, self.retry, self.inner)
 
     @property
     def signals(self) -> list[HealthSignal]:
         """The health signals that its layers go by now."""
         return _signals(self.layers)
-
-    def begin(self, call: Call) -> bool:
-        """Prepare a call: read the clock, find what encloses it, ask whether to record it.
-
-        True: nobody records it and no layer needs a driver, so `outer.admit` will do.
-        """
-        call.now_us = self.clock.now_us()
-        call.pipeline = self
-        if CURRENT.get() is not None:
-            _enclose(call)
-        call.trace = tracing.begin(self.name, call)
-        return call.trace is None and not self.outer.has_effects
 
     def plan(self, call: Call, judge: Judge | None = None, results: Results | None = None) -> Plan:
         """The whole of one call as effects, for the drivers.
@@ -90,9 +78,9 @@ class Pipeline:
             Rejected: a layer refused. Whatever `fn` raises is raised as itself.
             TypeError: `fn` is a coroutine function, whose work begins only when it is awaited.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_ns() // NS_PER_US, self)
         if CURRENT.get() is not None:
-            _enclose(call)
+            enclose(call)
         call.trace = tracing.begin(self.name, call)
         direct = self._direct
         if direct is None or call.trace is not None:
@@ -105,9 +93,9 @@ class Pipeline:
         Raises:
             Rejected: a layer refused, or the deadline passed. Whatever `fn` raises is raised as itself.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_ns() // NS_PER_US, self)
         if CURRENT.get() is not None:
-            _enclose(call)
+            enclose(call)
         call.trace = tracing.begin(self.name, call)
         direct = self._direct
         if direct is None or call.trace is not None:
@@ -168,14 +156,6 @@ class Calls(Protocol):
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await in this task."""
-
-
-def _enclose(call: Call) -> None:
-    """Tell `call` what encloses it."""
-    call.parent = parent = enclosing_call()
-    call.deadline_us = deadline_us_around(parent)
-    if parent is not None and parent.attempt > call.attempt:
-        call.attempt = parent.attempt
 
 
 def decorate(calls: Calls, fn: Callable[P, T]) -> Callable[P, T]:

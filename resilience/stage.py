@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from resilience import tracing
-from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit, SoleCall
+from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
 from resilience.clock import US_PER_S, Clock
 from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
@@ -16,6 +16,7 @@ from resilience.layers.deadline import Deadline
 from resilience.tracing import CallTrace
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Call)
 Steps = Generator[Effect, Any, Permit]
 noted: Callable[[Call], object] | None = None
 """Who notes the calls that are their own permits, if anybody does: `leaks.py`."""
@@ -29,7 +30,7 @@ class Stage:
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
-        self._admissions = tuple((layer, layer.admit) for layer in layers)
+        self._admissions = tuple((getattr(layer, "settler", layer), layer.admit) for layer in layers)
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
@@ -98,8 +99,8 @@ class Stage:
         settle_success(permit, self.clock.now_us())
         return result
 
-    def enter(self, call: SoleCall) -> SoleCall:
-        """`admit` for a call that is its own permit."""
+    def enter(self, call: C) -> C:
+        """`admit` for a call that is its own permit, and that nobody records."""
         if noted is not None:
             noted(call)
         held = call.held
@@ -109,7 +110,7 @@ class Stage:
                 if token is not None:
                     held.append((layer, token))
         except BaseException:
-            call.settle(Outcome.IGNORED, call.now_us)
+            ignore(call)
             raise
         return call
 
@@ -177,6 +178,15 @@ class Stage:
         effect.over()
         call.now_us = self.clock.now_us()
         return None
+
+
+def ignore(call: Call) -> None:
+    """A layer has refused: that says nothing of what the layers before it guard."""
+    call.settled = True
+    held = call.held
+    while held:
+        layer, token = held.pop()
+        layer.settle(token, Outcome.IGNORED, call, call.now_us)
 
 
 def _tell_trace_id(error: BaseException) -> None:

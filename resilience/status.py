@@ -87,7 +87,7 @@ def _policy(layer: Any) -> dict[str, Any]:
 
 def _limiter(limiter: RateLimiter) -> dict[str, Any]:
     found = {"shadow": limiter.settings.shadow, **limiter.status()}
-    if limiter._key_of is not None:
+    if limiter.key_of is not None:
         return found
     return {**found, "remaining": limiter.quota(Call(now_us=limiter.clock.now_us())).remaining}
 

@@ -50,6 +50,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.current",
             "resilience.direct",
             "resilience.drivers",
+            "resilience.entry",
             "resilience.guard",
             "resilience.handle",
             "resilience.pipeline",

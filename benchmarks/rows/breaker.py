@@ -69,7 +69,7 @@ def our_arithmetic(opened: bool) -> Operation:
     def decide() -> None:
         answer = machine.admit(now_us(), shadow=False)
         if isinstance(answer, Ticket):
-            machine.settle(answer, Outcome.OK, False, now_us())
+            machine.settle(answer, Outcome.OK, None, now_us())
 
     return decide
 

@@ -99,8 +99,7 @@ class HttpExchange(RequestCall, SoleCall):
                 break
         try:
             pipeline = guarded.pipeline
-            is_plain = pipeline.begin(self)
-            self._permit = pipeline.outer.enter(self) if is_plain else self._recorded(self._drive)
+            self._permit = self if pipeline.enter(self) else self._recorded(self._drive)
         except Rejected as refusal:
             self._end_span()
             return self._give(self.answers.to(refusal, own=True))

@@ -91,14 +91,14 @@ class Deadline:
         self.clock = clock
         self.settings = settings
         self.state = state
-        self._default_us = None if settings.default_s is None else to_us(settings.default_s)
+        self.default_us = None if settings.default_s is None else to_us(settings.default_s)
         self._max_us = None if settings.max_s is None else to_us(settings.max_s)
         self.reserve_us = to_us(settings.reserve_s)
-        self._half_us = 0 if self._default_us is None else self._default_us // 2
+        self._half_us = 0 if self.default_us is None else self.default_us // 2
         enrol(self)
 
     def admit(self, call: Call) -> None:
-        timeout_us = self._default_us if call.timeout_s is None else self._asked_us(call.timeout_s)
+        timeout_us = self.default_us if call.timeout_s is None else self._asked_us(call.timeout_s)
         deadline_us = call.deadline_us  # of what encloses this call
         if timeout_us is not None:
             own_us = call.now_us + timeout_us

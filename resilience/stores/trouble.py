@@ -69,7 +69,7 @@ class StoreBreaker:
             self.reason = self.whose + trouble
             self.failures += 1
         with untold():
-            self._machine.settle(ticket, Outcome.OK if trouble is None else Outcome.FAILED, False, self._clock.now_us())
+            self._machine.settle(ticket, Outcome.OK if trouble is None else Outcome.FAILED, None, self._clock.now_us())
         now = self._machine.state
         if was is BreakerState.CLOSED and now is BreakerState.OPEN:
             emit([StoreChanged(self._store, False, self.reason)])
@@ -79,7 +79,7 @@ class StoreBreaker:
     def ignore(self, ticket: Ticket) -> None:
         """A trip has ended that says nothing of the store."""
         with untold():
-            self._machine.settle(ticket, Outcome.IGNORED, False, self._clock.now_us())
+            self._machine.settle(ticket, Outcome.IGNORED, None, self._clock.now_us())
 
     def away(self, reason: str = "") -> Away:
         """The answer in the place of one."""

@@ -406,7 +406,7 @@ def ended(breaker: CircuitBreaker, clock: ManualClock, ends: str) -> BreakerStat
     for end in ends:
         ticket = machine.admit(clock.now_us(), shadow=False)
         assert isinstance(ticket, Ticket)
-        machine.settle(ticket, FAILED if end in "xX" else OK, end in "sX", clock.now_us())
+        machine.settle(ticket, FAILED if end in "xX" else OK, None, clock.now_us(), slow=end in "sX")
     return breaker.state
 
 

@@ -157,13 +157,13 @@ def test_a_window_counts_every_call_while_others_look_and_vote(clock: ManualCloc
         for _ in range(20_000):
             ticket = machine.closed_ticket
             assert ticket is not None
-            machine.settle(ticket, Outcome.OK, False, clock.now_us())
+            machine.settle(ticket, Outcome.OK, None, clock.now_us())
 
     def fail_and_look() -> None:
         for _ in range(1_000):
             ticket = machine.closed_ticket
             assert ticket is not None
-            machine.settle(ticket, Outcome.FAILED, False, clock.now_us())
+            machine.settle(ticket, Outcome.FAILED, None, clock.now_us())
             machine.failure_rate(clock.now_us())
 
     together(succeed, succeed, succeed, fail_and_look)
@@ -196,7 +196,7 @@ def test_who_finds_a_mark_set_waits_for_the_lock(clock: ManualClock, is_changing
     state.changing.is_set = machine.changing.is_set = is_changing
     assert state.take(None, 1, clock.now_us()) == 0
     assert lock.taken == is_changing
-    machine.settle(ticket, Outcome.OK, False, clock.now_us())
+    machine.settle(ticket, Outcome.OK, None, clock.now_us())
     assert lock.taken == 2 * is_changing
 
 

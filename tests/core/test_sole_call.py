@@ -17,8 +17,8 @@ def guarding(clock: ManualClock, burst: int = 9_000) -> tuple[Pipeline, CircuitB
 
 def entered(pipeline: Pipeline) -> SoleCall:
     call = SoleCall("orders")
-    pipeline.begin(call)
-    return pipeline.outer.enter(call)
+    assert pipeline.enter(call)
+    return call
 
 
 @pytest.mark.parametrize(("outcome", "refused"), [(Outcome.OK, False), (Outcome.IGNORED, False), (Outcome.FAILED, True)])
@@ -38,9 +38,8 @@ def test_a_refusal_is_nothing_to_the_layers_before_it(clock: ManualClock) -> Non
     pipeline, breaker = guarding(clock, burst=1)
     entered(pipeline).settle(Outcome.OK, clock.now_us())
     call = SoleCall("orders")
-    pipeline.begin(call)
     with pytest.raises(RateLimited):
-        pipeline.outer.enter(call)
+        pipeline.enter(call)
     assert (call.settled, call.held, breaker.state.value) == (True, [], "closed")
 
 

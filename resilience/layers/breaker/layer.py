@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from resilience.call import Call, Decision, Outcome
+from resilience.call import Call, Decision, Outcome, Settles
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
 from resilience.errors import CircuitOpen
 from resilience.events import Event, emit
@@ -182,7 +182,7 @@ class CircuitBreaker:
         self.clock = clock
         self.settings = settings
         self.pool = pool
-        self._single = pool.single if key is None else None
+        self.single = pool.single if key is None else None
         self._key_of = None if key is None else key_function(key)
         self._rules = rules
         self._shadow = settings.shadow
@@ -192,7 +192,7 @@ class CircuitBreaker:
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> Ticket | None:
-        machine = self._single
+        machine = self.single
         if machine is None:
             machine = self._machine_of(call)
         if call.parent is not None and _is_held(machine, call.parent):
@@ -228,15 +228,17 @@ class CircuitBreaker:
 
     def settle(self, token: Ticket, outcome: Outcome, call: Call, now_us: int) -> None:
         machine = token.machine
-        if self._rules is None and self._slow_us is None:
-            machine.settle(token, outcome, False, now_us)
-            return
         if self._rules is not None:
             outcome = self._rules.judge(call, outcome)
         slow = False
         if self._slow_us is not None:  # its own and not the machine's: a call keeps what it began with
             slow = (now_us if call.response_us is None else call.response_us) - call.now_us > self._slow_us
-        machine.settle(token, outcome, slow, now_us)
+        machine.settle(token, outcome, call, now_us, slow=slow)
+
+    @property
+    def settler(self) -> Settles:
+        """Who takes the tickets back: the machine itself, where no rules of this layer judge a call before."""
+        return self if self.single is None or self._rules is not None or self._slow_us is not None else self.single
 
     # --- operating and telling ---------------------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class CircuitBreaker:
 
     def would_refuse(self, now_us: int) -> bool:
         """Whether it would refuse a call now, as far as that is known beforehand: not of one with keys, and never in the shadow."""
-        return self._single is not None and not self._shadow and self._single.would_refuse(now_us)
+        return self.single is not None and not self._shadow and self.single.would_refuse(now_us)
 
     def force(self, state: str | None) -> None:
         """Hold it "open" or "closed" whatever happens; None lets it go: closed, with a fresh window."""
@@ -260,7 +262,7 @@ class CircuitBreaker:
         self.pool.renew_locks()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        machine = self._single or self._machine_of(call)
+        machine = self.single or self._machine_of(call)
         attributes: dict[str, Any] = {
             "resilience.breaker.state": machine.state.value,
             "resilience.breaker.generation": machine.generation,

@@ -10,9 +10,9 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final
+from typing import ClassVar, Final
 
-from resilience.call import Decision, Outcome
+from resilience.call import Call, Decision, Outcome
 from resilience.clock import US_PER_S, to_us
 from resilience.events import NO_EVENTS, BreakerChanged, Event, emit
 from resilience.health import HealthSignal, Hold
@@ -62,6 +62,9 @@ class Refusal:
 class Machine:
     """One breaker's state. `admit` and `settle` are its whole life; each returns or applies a decision under the lock."""
 
+    kind: ClassVar[str] = "breaker"
+    votes_at_start = True
+
     def __init__(
         self,
         policy: str,
@@ -71,7 +74,7 @@ class Machine:
         key: str | None = None,
         uniform: Uniform = random.random,
     ) -> None:
-        self.policy = policy
+        self.name = policy
         self.key = key
         self.health = health
         self.renew_lock()
@@ -126,8 +129,8 @@ class Machine:
         emit(events)
         return answer
 
-    def settle(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> None:
-        """Take a ticket back with how its call went. One of an older generation votes on nothing."""
+    def settle(self, ticket: Ticket, outcome: Outcome, call: Call | None, now_us: int, *, slow: bool = False) -> None:
+        """Take a ticket back with how its call went. One of an older generation votes on nothing; `call` itself does not matter."""
         # One step, as `_vote` does it in several (see `mark.py`): a success that opens nothing.
         if outcome is _OK and not slow and ticket is self.closed_ticket and not self.changing.is_set:
             window = self._window
@@ -373,7 +376,7 @@ class Machine:
         self._probes_done = self._probes_failed = self._probes_slow = 0
         self.closed_ticket = Ticket(self) if state is BreakerState.CLOSED else None
         self.refuses_until_us = self._open_until_us if state is BreakerState.OPEN and self._forced is None else 0
-        return BreakerChanged(self.policy, self.key, old.value, state.value, self._generation, reason)
+        return BreakerChanged(self.name, self.key, old.value, state.value, self._generation, reason)
 
     def _mark_health(self, now_us: int) -> list[Event]:
         """Bring this breaker's hold on the signal in line with its state."""

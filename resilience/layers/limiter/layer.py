@@ -102,9 +102,12 @@ class RateLimiter:
         self.clock = clock
         self.settings = settings
         self.state = state
-        self._key_of = None if key is None else key_function(key, settings.trusted_proxies)
+        self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
+        self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
-        self._cost = settings.cost if cost is None else None
+        self.cost = settings.cost if cost is None else None
+        is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
+        self.usual_cost = settings.cost if is_usual else None  # of a call that says nothing of it: then taking it is all there is
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -116,23 +119,23 @@ class RateLimiter:
         return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
-        key_of = self._key_of
+        key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        cost = self._cost
+        cost = self.cost
         if cost is None or call.cost is not None:
             cost = self._cost_for(call)
         if cost > self._burst:
-            self._refuse(call, key, cost, None)
+            self.refuse(call, key, cost, None)
             return None
         if self._max_wait_us:
             return self._take_or_queue(call, key, cost)
         wait_us = self.state.take(key, cost, call.now_us, self.settings)
         if wait_us:
-            self._refuse(call, key, cost, wait_us)
+            self.refuse(call, key, cost, wait_us)
         return None
 
     def _key_for(self, call: Call) -> str | None:
-        return None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
+        return None if self.key_of is None else self.key_of(call) if call.key is None else bounded(call.key)
 
     def _cost_for(self, call: Call) -> int:
         if call.cost is not None or self._cost_of is None:
@@ -157,14 +160,15 @@ class RateLimiter:
         if wait_us == 0:
             return None
         if wait_us > patience_us:
-            self._refuse(call, key, cost, wait_us)
+            self.refuse(call, key, cost, wait_us)
             return None
         call.decision = Decision.QUEUED
         if self.settings.shadow:  # it would have waited
             return None
         return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
-    def _refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
+    def refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
+        """Refuse a call that would have to wait for so long; None: for ever. In the shadow it passes."""
         state, settings = self.state, self.settings
         if wait_us is None:
             with state.lock:
@@ -236,7 +240,7 @@ class RateLimiter:
             "rate_per_s": self.rate_per_s,
             "configured_rate_per_s": self.settings.rate_per_s,
             "capacity": self.state.tokens.capacity / 1e9,
-            "keys": 0 if self._key_of is None else len(self.state.table),
+            "keys": 0 if self.key_of is None else len(self.state.table),
             "shared_the_overflow_bucket": self.state.table.overflowed,
             **self.decisions(),
         }

@@ -86,12 +86,12 @@ class SharedRateLimiter(RateLimiter):
         return self.shared.buckets.needs_io or super().has_effects
 
     def admit(self, call: Call) -> Any:
-        key = None if self._key_of is None else self._key_of(call) if call.key is None else bounded(call.key)
-        cost = self._cost
+        key = None if self.key_of is None else self.key_of(call) if call.key is None else bounded(call.key)
+        cost = self.cost
         if cost is None or call.cost is not None:
             cost = self._cost_for(call)
         if cost > self._burst:
-            self._refuse(call, key, cost, None)
+            self.refuse(call, key, cost, None)
             return None
         state, now_us = self.shared, call.now_us
         patience_us, timeout_us = self._max_wait_us, NEVER_US
@@ -238,7 +238,7 @@ class SharedRateLimiter(RateLimiter):
         """By what the store or the share said of the call; else what a full bucket has."""
         state = self.shared
         found = next((token for layer, token in call.held if layer is self and token is not None), None)
-        if found is None and self._key_of is None:
+        if found is None and self.key_of is None:
             found = state.last
         if isinstance(found, ByShare):
             state.share_settings(call.now_us)

@@ -1,0 +1,120 @@
+"""How a request enters a pipeline: begun, and admitted where that is plain arithmetic.
+
+Most services have a deadline, a limiter and a breaker around a request, in this order, or some of these. What usually happens there
+is one function here, since a layer that is a call by itself costs twice as much. All else is for the layer's own `admit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from resilience import stage as stages
+from resilience import tracing
+from resilience.call import CURRENT, Call, Passed, enclosing_call
+from resilience.clock import NS_PER_US, nanoseconds_of
+from resilience.layers.address import LONGEST, UNKNOWN, known_key
+from resilience.layers.breaker import CircuitBreaker
+from resilience.layers.deadline import Deadline, deadline_us_around
+from resilience.layers.limiter import RateLimiter
+from resilience.stage import Stage
+
+_ORDER: Final = (Deadline, RateLimiter, CircuitBreaker)
+_current: Final = CURRENT.get
+
+
+def enclose(call: Call) -> None:
+    """Tell `call` what encloses it."""
+    call.parent = parent = enclosing_call()
+    call.deadline_us = deadline_us_around(parent)
+    if parent is not None and parent.attempt > call.attempt:
+        call.attempt = parent.attempt
+
+
+class Entrance(Passed):
+    """The way into a pipeline, as far as it is the same for all calls."""
+
+    outer: Stage
+
+    def _look_ahead(self) -> None:
+        """Work out what is the same for all calls, once the layers are known."""
+        layers: dict[type, Any] = {type(layer): layer for layer in self.outer.layers}
+        self._is_usual = not self.outer.has_effects and [type(layer) for layer in self.outer.layers] == [
+            kind for kind in _ORDER if kind in layers
+        ]
+        self._now_ns = nanoseconds_of(self.clock)
+        self._deadline: Deadline | None = layers.get(Deadline)
+        self._limiter: RateLimiter | None = layers.get(RateLimiter)
+        self._breaker: CircuitBreaker | None = layers.get(CircuitBreaker)
+        self._settler: Any = None if self._breaker is None else self._breaker.settler
+
+    def begin(self, call: Call) -> bool:
+        """Prepare a call: read the clock, find what encloses it, ask whether to record it.
+
+        True: nobody records it and no layer needs a driver, so `outer.admit` will do.
+        """
+        call.now_us = self._now_ns() // NS_PER_US
+        call.pipeline = self
+        if _current() is not None:
+            enclose(call)
+        call.trace = tracing.begin(self.name, call)
+        return call.trace is None and not self.outer.has_effects
+
+    def enter(self, call: Call) -> bool:  # noqa: C901, PLR0912  # written out: every request goes through here
+        """Begin a call that is its own permit, and admit it where nobody records it and no layer needs a driver: True.
+
+        False: it has begun, and its layers are still to be passed.
+
+        Raises:
+            Rejected: a layer refused.
+        """
+        if not self._is_usual:
+            return self._enter(call)
+        call.now_us = now_us = self._now_ns() // NS_PER_US  # `begin`, written out
+        call.pipeline = self
+        if _current() is not None:
+            enclose(call)
+        call.trace = trace = tracing.begin(self.name, call)
+        if trace is not None:
+            return False
+        if stages.noted is not None:
+            stages.noted(call)
+        try:
+            deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
+            if deadline is not None:
+                if deadline.default_us is not None and call.timeout_s is None and call.deadline_us is None:
+                    call.deadline_us = now_us + deadline.default_us
+                    deadline.state.admitted += 1  # no lock: see `mark.py`
+                else:
+                    deadline.admit(call)
+            if limiter is not None:
+                cost = limiter.usual_cost
+                if cost is not None and call.key is None and call.cost is None:
+                    key: str | None
+                    if limiter.goes_by_peer:
+                        peer = call.peer()
+                        key = UNKNOWN if peer is None or len(peer) > LONGEST else known_key(peer)
+                    else:
+                        key = None if limiter.key_of is None else limiter.key_of(call)
+                    wait_us = limiter.state.take(key, cost, now_us, limiter.settings)
+                    if wait_us:
+                        limiter.refuse(call, key, cost, wait_us)
+                else:
+                    limiter.admit(call)
+            if breaker is not None:
+                machine = breaker.single
+                ticket = None if machine is None or call.parent is not None else machine.closed_ticket
+                if ticket is None:
+                    ticket = breaker.admit(call)
+                if ticket is not None:
+                    call.held.append((self._settler, ticket))
+        except BaseException:  # a refusal, or a key function that raised
+            stages.ignore(call)
+            raise
+        return True
+
+    def _enter(self, call: Call) -> bool:
+        """The same through layers of other kinds or in another order."""
+        if not self.begin(call):
+            return False
+        self.outer.enter(call)
+        return True
