@@ -1,6 +1,6 @@
 """One decision of a rate limiter: admitted and refused, with one key and with 100,000.
 
-Ours is `RateLimiter.admit`, which every pipeline goes through, with a read of the clock before it; others are what their
+Ours is `RateLimiter.admit`, which every pipeline goes through, with a read of the clock before it as there; others are what their
 documentation tells to call. Each has a limit that admits all of it, or none.
 """
 
@@ -16,7 +16,7 @@ from benchmarks.harness import Size, Subject, Table, Take, awaited, called_with,
 from benchmarks.stitched import UNREACHED
 from resilience import RateLimited, RateLimiter
 from resilience.call import Call
-from resilience.clock import SYSTEM_CLOCK
+from resilience.clock import NS_PER_US, SYSTEM_CLOCK, nanoseconds_of
 
 KEYS: Final = 100_000
 Decide = Callable[[str], object]
@@ -33,11 +33,11 @@ def our_limiter(admits: bool, max_keys: int = KEYS) -> RateLimiter:
 def ours(admits: bool, max_keys: int = KEYS) -> Decide:
     """Through the layer, as a pipeline does it: admission returns, a refusal is an error with its hint."""
     limiter = our_limiter(admits, max_keys)
-    call, now_us, admit = Call(), SYSTEM_CLOCK.now_us, limiter.admit
+    call, now_ns, admit = Call(), nanoseconds_of(SYSTEM_CLOCK), limiter.admit
 
     def decide(key: str) -> object:
         call.key = key
-        call.now_us = now_us()
+        call.now_us = now_ns() // NS_PER_US
         try:
             admit(call)
         except RateLimited:
@@ -50,8 +50,8 @@ def ours(admits: bool, max_keys: int = KEYS) -> Decide:
 def our_arithmetic(admits: bool) -> Decide:
     """The decision alone: what stands under the lock, with a read of the clock. 0 is admitted, else a wait."""
     limiter = our_limiter(admits)
-    take, now_us = limiter.state.take, SYSTEM_CLOCK.now_us
-    return lambda key: take(key, 1, now_us()) == 0
+    take, now_ns = limiter.state.take, nanoseconds_of(SYSTEM_CLOCK)
+    return lambda key: take(key, 1, now_ns() // NS_PER_US) == 0
 
 
 def of_limits(strategy: str) -> Make:

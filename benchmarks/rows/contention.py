@@ -1,6 +1,7 @@
 """1, 2 and 8 threads on one bucket and on one breaker: what a decision of all of them together takes, by the clock on the wall.
 
-Waits count here, so other work on the machine counts too; the processor time of the same turns, which it moves less, stands beside.
+Ours reads the clock and decides as a pipeline does. Waits count here, so other work on the machine counts too; the processor time
+of the same turns, which it moves less, stands beside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.rows.breaker import work
 from benchmarks.stitched import UNREACHED, Limit
 from resilience import CircuitBreaker, RateLimiter
 from resilience.call import Call, Outcome
-from resilience.clock import SYSTEM_CLOCK
+from resilience.clock import NS_PER_US, SYSTEM_CLOCK, nanoseconds_of
 
 THREADS: Final = (1, 2, 8)
 Operation = Callable[[], object]
@@ -26,13 +27,13 @@ Make = Callable[[], Callable[[], Operation]]
 
 
 def our_bucket() -> Callable[[], Operation]:
-    limiter, now_us = RateLimiter(1e9, UNREACHED), SYSTEM_CLOCK.now_us
+    limiter, now_ns = RateLimiter(1e9, UNREACHED), nanoseconds_of(SYSTEM_CLOCK)
 
     def own() -> Operation:
         call = Call()
 
         def decide() -> None:
-            call.now_us = now_us()
+            call.now_us = now_ns() // NS_PER_US
             limiter.admit(call)
 
         return decide
@@ -41,16 +42,17 @@ def our_bucket() -> Callable[[], Operation]:
 
 
 def our_breaker() -> Callable[[], Operation]:
-    breaker, now_us = CircuitBreaker(), SYSTEM_CLOCK.now_us
+    breaker, now_ns = CircuitBreaker(), nanoseconds_of(SYSTEM_CLOCK)
+    settle = breaker.settler.settle
 
     def own() -> Operation:
         call = Call()
 
         def decide() -> None:
-            call.now_us = now_us()
+            call.now_us = now_ns() // NS_PER_US
             ticket = breaker.admit(call)
             if ticket is not None:
-                breaker.settle(ticket, Outcome.OK, call, now_us())
+                settle(ticket, Outcome.OK, call, now_ns() // NS_PER_US)
 
         return decide
 

@@ -119,11 +119,19 @@ class RateLimiter:
         return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
+        cost = self.usual_cost
+        if cost is None or call.cost is not None:
+            return self._admit(call)
         key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        cost = self.cost
-        if cost is None or call.cost is not None:
-            cost = self._cost_for(call)
+        wait_us = self.state.take(key, cost, call.now_us, self.settings)
+        if wait_us:
+            self.refuse(call, key, cost, wait_us)
+        return None
+
+    def _admit(self, call: Call) -> Wait | None:
+        """A call that has a cost of its own, or one of a limiter that lets calls wait."""
+        key, cost = self._key_for(call), self._cost_for(call)
         if cost > self._burst:
             self.refuse(call, key, cost, None)
             return None
@@ -138,8 +146,10 @@ class RateLimiter:
         return None if self.key_of is None else self.key_of(call) if call.key is None else bounded(call.key)
 
     def _cost_for(self, call: Call) -> int:
-        if call.cost is not None or self._cost_of is None:
+        if call.cost is not None:
             return self._checked(call.cost)
+        if self._cost_of is None:
+            return self.settings.cost
         try:
             return self._checked(self._cost_of(call))
         except Exception:

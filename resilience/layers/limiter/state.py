@@ -21,6 +21,7 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
+_HASH_OF_NONE: Final = hash(None)
 
 
 class LimiterState:
@@ -54,7 +55,10 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
-        hashed, is_plain = hash(key), key is None or type(key) is str  # other keys may compare by code of their own
+        if key is None:
+            hashed, is_plain = _HASH_OF_NONE, True
+        else:
+            hashed, is_plain = hash(key), type(key) is str  # other keys may compare by code of their own
         # One step from here on, as `_reserve` does it in several: `tokens.read`, `tokens.full` and the table written out.
         if not self.changing.is_set and is_plain and (settings is None or settings is self.settings):
             table = self.table
@@ -77,7 +81,7 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                units = cost * TOKEN
+                units = TOKEN if cost == 1 else cost * TOKEN
                 bucket += units
                 if bucket <= reading:
                     self.admitted += 1
