@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -40,6 +41,8 @@ HOME: Final = (LimiterState, TokenClock, BucketTable, _Shard, Machine, Ticket, T
 
 def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
     """The instructions between "# One step" and "# So far."."""
+    if "mutants" in Path(inspect.getfile(function)).parts:
+        pytest.skip("what is run for a mutant calls the function that was changed")
     lines, first = inspect.getsourcelines(function)
     begins = next(number for number, line in enumerate(lines) if "# One step" in line) + first
     ends = next(number for number, line in enumerate(lines) if "# So far." in line) + first
