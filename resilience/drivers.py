@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import CoroutineType, coroutine
+from typing import Any, TypeVar
 
 from resilience.call import Call
 from resilience.clock import Clock
 from resilience.layers.base import Ask, Discard, Effect, Wait
-from resilience.timers import wheel_of
-
-if TYPE_CHECKING:
-    import asyncio
+from resilience.timers import CancelTimer, is_cancellation
 
 T = TypeVar("T")
 Timeout = Callable[[Call], BaseException]
@@ -85,73 +83,70 @@ def _given(work: Callable[[], T] | None) -> Callable[[], T]:
     return work
 
 
-class CancelTimer:
-    """Cancels the current task at a deadline, and tells that cancellation from one that comes from elsewhere.
-
-    The rules are those of `asyncio.timeout`: the cancellation is taken back with `uncancel`, and becomes a deadline error only if
-    nobody else has asked for one.
-    """
-
-    __slots__ = ("_alone", "_cancelling", "_slot", "_task", "fired")
-
-    def __init__(self, clock: Clock, deadline_us: int, now_us: int) -> None:
-        import asyncio  # a service without tasks never loads it
-
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
-        self._task: asyncio.Task[Any] = task
-        self._cancelling = task.cancelling()
-        self._alone: bool | None = None
-        self.fired = False
-        self._slot = wheel_of(loop, clock).join(self, deadline_us, now_us)
-
-    def expire(self) -> None:
-        """The deadline has passed."""
-        self.fired = True
-        self._task.cancel()
-
-    def disarm(self) -> None:
-        """Forget it. A cancellation of its own is taken back, also where somebody has swallowed the `CancelledError`."""
-        self._slot.leave(self)
-        if self.fired:
-            self.takes_back()
-
-    def takes_back(self) -> bool:
-        """Whether a `CancelledError` just caught comes from this timer alone."""
-        if self.fired and self._alone is None:
-            self._alone = self._task.uncancel() <= self._cancelling
-        return self._alone is True
-
-
-async def within(
-    call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]], now_us: int | None = None
-) -> T:
+async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
     """Await `work()`, cancelled when the call's deadline passes; `timeout` makes the error that is raised then.
 
-    `now_us` is the present, where that is no more the instant at which the call began.
+    Nothing can cancel a coroutine before it waits for something. Its first step is taken by hand, to see whether it does. For one
+    that does not, a timer would be the dearest part of its deadline.
     """
     if timeout is None or call.deadline_us is None:
         return await work()
-    timer = CancelTimer(clock, call.deadline_us, call.now_us if now_us is None else now_us)
+    timer: CancelTimer | None = None
+    result: T
     try:
-        return await work()
+        awaitable = work()
+        if type(awaitable) is not CoroutineType or awaitable.cr_await is not None:
+            timer = CancelTimer(clock, call.deadline_us)
+            return await awaitable
+        try:
+            awaited = awaitable.send(None)
+        except StopIteration as done:
+            result = done.value
+            return result
+        rest = resumed(awaitable, awaited)
+        del awaited  # it may have a result, which is the awaiting coroutine's alone
+        timer = CancelTimer(clock, call.deadline_us)
+        result = await rest
+        return result
     except BaseException as error:
         if is_cancellation(error):
-            if timer.takes_back():
+            if timer is not None and timer.takes_back():
                 raise timeout(call) from error
             note_expiry(call, timeout, clock)
         raise
     finally:
-        timer.disarm()
+        if timer is not None:
+            timer.disarm()
 
 
-def is_cancellation(error: BaseException | None) -> bool:
-    """Whether a task is ended by `error`."""
-    import asyncio
+@coroutine
+def resumed(begun: Any, awaited: Any) -> Generator[Any, None, Any]:
+    """Await the rest of a coroutine whose first step, `begun.send(None)`, has ended with waiting for `awaited`.
 
-    return isinstance(error, asyncio.CancelledError)
+    What is thrown into it reaches the coroutine as if that were awaited from its first step on. Its task sends it nothing but None,
+    as those of asyncio do.
+    """
+    while True:
+        thrown: BaseException | None = None
+        try:
+            yield awaited
+        except GeneratorExit:
+            begun.close()
+            raise
+        except BaseException as error:  # the coroutine's, which must not find it being handled
+            trace = error.__traceback__
+            thrown = error.with_traceback(None if trace is None else trace.tb_next)  # it was not raised in this frame
+            del trace
+        finally:
+            del awaited
+        if thrown is None:
+            return (yield from begun)
+        try:
+            awaited = begun.throw(thrown)
+        except StopIteration as done:
+            return done.value
+        finally:
+            del thrown
 
 
 def note_expiry(call: Call, timeout: Timeout, clock: Clock) -> None:

@@ -9,8 +9,9 @@ from types import TracebackType
 
 from resilience.call import CURRENT, Call, Permit
 from resilience.clock import Clock
-from resilience.drivers import CancelTimer, adrive, drive, is_cancellation, note_expiry
+from resilience.drivers import adrive, drive, note_expiry
 from resilience.stage import Stage, settle_error, settle_success
+from resilience.timers import CancelTimer, is_cancellation
 
 
 class Guard:
@@ -52,7 +53,7 @@ class Guard:
         call = self._entered(permit)
         if self._stage.timeout is not None and call.deadline_us is not None:
             try:
-                self._timer = CancelTimer(self._clock, call.deadline_us, call.now_us)
+                self._timer = CancelTimer(self._clock, call.deadline_us)
             except BaseException as error:
                 self._leave(error)
                 raise

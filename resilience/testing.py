@@ -72,6 +72,8 @@ class ManualClock:
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> ManualTimer:
         timer = ManualTimer(callback)
         heapq.heappush(self._timers, (self._now_us + to_us(delay_s), next(self._order), timer))
+        if delay_s <= 0 and _running_task() is not None:  # due already: as with real time, nobody needs to move the clock
+            asyncio.get_running_loop().call_soon(timer.run_now)
         return timer
 
     def advance(self, duration_s: float) -> None:
@@ -117,11 +119,12 @@ class ManualTimer:
         """Run it, unless it was cancelled. A task that moves the clock itself gets to its next `await` first, as with real time."""
         armed_by = None if self._armed_by is None else self._armed_by()
         if armed_by is not None and armed_by is _running_task():
-            asyncio.get_running_loop().call_soon(self._run)
+            asyncio.get_running_loop().call_soon(self.run_now)
         else:
-            self._run()
+            self.run_now()
 
-    def _run(self) -> None:
+    def run_now(self) -> None:
+        """Run it, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from resilience.clock import US_PER_S, Clock, Timer
 
 if TYPE_CHECKING:
     import asyncio
+    from asyncio import Task
 
 log = logging.getLogger("resilience")
+_asyncio: Any = None  # a service without tasks never loads it
 _LINGERS_S: Final = 60.0
 """An empty slot is left to fire by itself when it does so within this time of being made."""
 
@@ -50,10 +52,14 @@ class Slot:
         members = self.members
         members.discard(member)
         if not members and self._timer is not None:
-            timer = self._timer()
-            if timer is not None:
-                timer.cancel()
-            self._wheel.forget(self)
+            self._end()
+
+    def _end(self) -> None:
+        """All have left a slot that must not leave its timer behind."""
+        timer = None if self._timer is None else self._timer()
+        if timer is not None:
+            timer.cancel()
+        self._wheel.forget(self)
 
     def _fire(self) -> None:
         self._wheel.forget(self)
@@ -75,14 +81,21 @@ class TimerWheel:
         self._slots: dict[int, Slot] = {}
         self.is_exact = self._slot_us == 1
 
-    def join(self, member: Expires, deadline_us: int, now_us: int) -> Slot:
-        """Let `member.expire()` be called once `deadline_us` has passed, unless it leaves the slot before."""
+    def join(self, member: Expires, deadline_us: int, now_us: int | None = None) -> Slot:
+        """Let `member.expire()` be called once `deadline_us` has passed, unless it leaves the slot before.
+
+        The clock is read where there is no slot yet and `now_us` does not tell the time.
+        """
         index = -(-deadline_us // self._slot_us)
-        slot = self._slots.get(index)
-        if slot is None:
-            delay_s = max(0, index * self._slot_us - now_us) / US_PER_S
-            slot = self._slots[index] = Slot(self, index, delay_s, self._clock)
+        slot = self._slots.get(index) or self._new_slot(index, now_us)
         slot.members.add(member)
+        return slot
+
+    def _new_slot(self, index: int, now_us: int | None = None) -> Slot:
+        if now_us is None:
+            now_us = self._clock.now_us()
+        delay_s = max(0, index * self._slot_us - now_us) / US_PER_S
+        slot = self._slots[index] = Slot(self, index, delay_s, self._clock)
         return slot
 
     def forget(self, slot: Slot) -> None:
@@ -107,3 +120,64 @@ def wheel_of(loop: asyncio.AbstractEventLoop, clock: Clock) -> TimerWheel:
         wheel = wheels[clock] = TimerWheel(clock)
     _last = (loop, clock, wheel)
     return wheel
+
+
+class CancelTimer:
+    """Cancels the current task at a deadline, and tells that cancellation from one that comes from elsewhere.
+
+    The rules are those of `asyncio.timeout`: the cancellation is taken back with `uncancel`, and becomes a deadline error only if
+    nobody else has asked for one since the timer was made: which is when there is something to wait for, not before.
+    """
+
+    __slots__ = ("_alone", "_cancelling", "_slot", "_task", "fired")
+
+    def __init__(self, clock: Clock, deadline_us: int) -> None:
+        asyncio = _asyncio or _load_asyncio()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
+        self._task: Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._alone: bool | None = None
+        self.fired = False
+        last_loop, last_clock, wheel = _last  # `wheel_of` and `join`, written out
+        if wheel is None or last_loop is not loop or last_clock is not clock:
+            wheel = wheel_of(loop, clock)
+        index = -(-deadline_us // wheel._slot_us)
+        self._slot = slot = wheel._slots.get(index) or wheel._new_slot(index)
+        slot.members.add(self)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.fired = True
+        self._task.cancel()
+
+    def disarm(self) -> None:
+        """Forget it. A cancellation of its own is taken back, also where somebody has swallowed the `CancelledError`."""
+        slot = self._slot  # `leave`, written out
+        slot.members.discard(self)
+        if not slot.members and slot._timer is not None:
+            slot._end()
+        if self.fired:
+            self.takes_back()
+
+    def takes_back(self) -> bool:
+        """Whether a `CancelledError` just caught comes from this timer alone."""
+        if self.fired and self._alone is None:
+            self._alone = self._task.uncancel() <= self._cancelling
+        return self._alone is True
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether a task is ended by `error`."""
+    return isinstance(error, (_asyncio or _load_asyncio()).CancelledError)
+
+
+def _load_asyncio() -> Any:
+    """Once: asking for a module that is loaded takes longer than what is wanted of it."""
+    global _asyncio
+    import asyncio
+
+    _asyncio = asyncio
+    return asyncio

@@ -11,7 +11,6 @@ from resilience import DeadlineExceeded, Rejected
 from resilience.edges import (
     ATTEMPT_HEADER,
     INBOUND_HEADERS,
-    Call,
     Guarded,
     Outcome,
     Permit,
@@ -41,6 +40,8 @@ _ENDED_WELL: Final = Outcome.OK
 _UNKNOWN: Final = 2
 _DEADLINE_EXCEEDED: Final = 4
 _UNAVAILABLE: Final = 14
+_HAS_NO_CODE: Final = (AttributeError, NotImplementedError, RuntimeError)
+"""How a context says that it knows no code, which another interceptor has made."""
 
 
 class Exchange(RpcCall, SoleCall):
@@ -50,7 +51,14 @@ class Exchange(RpcCall, SoleCall):
     has_begun: bool  # whether a message was handed over; streams of responses say so
 
     def __init__(self, guarded: Guarded, method: str, context: Any) -> None:
-        Call.__init__(self, "the RPC")  # not by super(): it is made for every RPC
+        # What `Call` writes, written out: it is made for every RPC.
+        self.name = "the RPC"
+        self.held = []
+        self.now_us = self.attempt = 0
+        self.deadline_counts = True
+        self.settled = self.retrying = False
+        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
+        self.parent = self.pipeline = self.error = self.status = self.trace = None
         self.full_method = method
         self.context = context
         self.metadata = context.invocation_metadata() or ()
@@ -102,13 +110,16 @@ class Exchange(RpcCall, SoleCall):
             permit.settle(self.judge_expiry(), now_us)
             self.error = self._expiry = None
             return
-        code = code_number(self.context)
+        try:
+            code = self.context.code()
+        except _HAS_NO_CODE:
+            code = None
         if code is None:
             self.status = _OK
             permit.settle(_ENDED_WELL, now_us)
         else:
-            self.status = code
-            permit.settle(judge_code(code), now_us)
+            self.status = number = _number_of(code)
+            permit.settle(judge_code(number), now_us)
         self.error = None
 
     def settle_raised(self, permit: Permit | SoleCall, error: BaseException) -> None:
@@ -202,8 +213,10 @@ def code_number(context: Any) -> int | None:
     """The number of the code that was set or aborted with; None where none was: OK, or UNKNOWN where the handler raised."""
     try:
         code = context.code()
-    except (AttributeError, NotImplementedError, RuntimeError):  # a context that another interceptor has made
+    except _HAS_NO_CODE:
         return None
-    if code is None:
-        return None
+    return None if code is None else _number_of(code)
+
+
+def _number_of(code: Any) -> int:
     return code.value[0] if isinstance(code, grpc.StatusCode) else _UNKNOWN  # what is no code goes out as UNKNOWN

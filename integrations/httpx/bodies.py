@@ -100,11 +100,10 @@ class AsyncBody(AsyncByteStream):
 
     async def _next(self, parts: AsyncIterator[bytes]) -> bytes | None:
         request = self._request
-        clock = request.pipeline.clock
         try:
             if request.is_over:
                 raise request.expired()
-            return await within(request.attempt, request.timeout, clock, lambda: anext(parts, None), clock.now_us())
+            return await within(request.attempt, request.timeout, request.pipeline.clock, lambda: anext(parts, None))
         except BaseException as error:
             ended_by = request.ended_by(error)
             request.broke_off(ended_by)

@@ -153,8 +153,7 @@ class FunctionBackend(Backend[Q, T]):
         if call is None or self.pipeline is None:
             return await self.fn(request)
         pipeline = self.pipeline.current if isinstance(self.pipeline, PipelineHandle) else self.pipeline
-        now_us = pipeline.clock.now_us()
-        return await within(call, self._expired, pipeline.clock, functools.partial(self.fn, request), now_us)
+        return await within(call, self._expired, pipeline.clock, functools.partial(self.fn, request))
 
     def _expired(self, call: Call) -> DeadlineExceeded:
         return DeadlineExceeded(f"{self.name}: the time for the call ran out", policy=self.name, reason="expired")

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from resilience.batch.result import Err
 from resilience.call import CURRENT, Call, SoleCall
-from resilience.drivers import is_cancellation
 from resilience.errors import DeadlineExceeded
 from resilience.layers.breaker.classify import judge_error
+from resilience.timers import is_cancellation
 
 NEVER: Final = 1 << 62
 """An instant that does not come."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from resilience.batch.adapter import Adapter, FunctionBackend
 from resilience.batch.result import not_made
-from resilience.drivers import is_cancellation
+from resilience.timers import is_cancellation
 
 
 class Lack(Enum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from resilience.call import CURRENT, Call, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S
-from resilience.drivers import CancelTimer, adrive, drive, within
+from resilience.drivers import adrive, drive, resumed, within
 from resilience.edges.abandoned import abandon, settle_abandoned
 from resilience.edges.answers import (
     OUTWARD_DETAIL,
@@ -45,7 +45,7 @@ from resilience.layers.timeouts import grpc_timeout_s
 from resilience.plan import Plan
 from resilience.stage import settle_error
 from resilience.stepped import SteppedPlan
-from resilience.timers import Slot, wheel_of
+from resilience.timers import CancelTimer, Slot, wheel_of
 from resilience.tries import DetachedTry
 
 __all__ = [
@@ -109,6 +109,7 @@ __all__ = [
     "register_translator",
     "relayed_answer",
     "relayed_in",
+    "resumed",
     "settle_abandoned",
     "settle_error",
     "told_trace_id",

@@ -110,6 +110,21 @@ def test_a_task_that_moves_the_clock_meets_its_own_timer_at_its_next_await(clock
     asyncio.run(main())
 
 
+def test_a_timer_that_is_due_when_a_task_arms_it_waits_for_nobody_to_move_the_clock(clock: ManualClock) -> None:
+    async def main() -> list[str]:
+        ran: list[str] = []
+        clock.call_later(0.0, lambda: ran.append("due"))
+        clock.call_later(0.0, lambda: ran.append("cancelled")).cancel()
+        clock.call_later(0.001, lambda: ran.append("not yet"))
+        assert ran == []
+        await asyncio.sleep(0)
+        clock.advance(0.0)
+        return ran
+
+    assert asyncio.run(main()) == ["due"]
+    assert clock.pending_timers == 1
+
+
 def test_a_timer_of_a_task_that_is_over_runs_outside_of_any_loop(clock: ManualClock) -> None:
     ran = []
 

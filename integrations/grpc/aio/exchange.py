@@ -22,39 +22,7 @@ class TaskExchange(Exchange):
 
     __slots__ = ()
 
-    async def run(self, behavior: Behavior, request: Any) -> Any:
-        """Admit, await the handler inside its deadline and settle."""
-        pipeline = self._guarded.pipeline
-        try:
-            permit = pipeline.outer.enter(self) if self.begin() else await self._admitted()
-        except Rejected as refusal:
-            return await self.abort(self.refused(refusal))
-        trace = self.trace
-        if trace is not None:
-            trace.enter()
-        mark = CURRENT.set(self)
-        timer: CancelTimer | None = None
-        try:
-            if self.deadline_us is not None and self.needs_timer():
-                timer = CancelTimer(pipeline.clock, self.deadline_us, self.now_us)
-            response = await behavior(request, self.context)
-            if timer is not None:
-                timer.disarm()
-                timer = None
-            self.settle_returned(permit)
-        except BaseException as error:
-            answer = self._interrupted(permit, timer, error)
-            if answer is None:
-                raise
-            return await self.abort(answer)
-        finally:
-            CURRENT.reset(mark)
-            if trace is not None:
-                trace.exit()
-                self.end_span()
-        return response
-
-    def _interrupted(self, permit: Permit | SoleCall, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
+    def interrupted(self, permit: Permit | SoleCall, timer: CancelTimer | None, error: BaseException) -> RpcAnswer | None:
         """The handler raised, or was stopped. Returns how the RPC is to end instead, where that is for us to say."""
         if timer is not None:
             was_stopped = isinstance(error, asyncio.CancelledError) and timer.takes_back()
@@ -63,7 +31,7 @@ class TaskExchange(Exchange):
                 error = self.time_out()
         return self.settle_error(permit, error)
 
-    async def _admitted(self) -> Permit:
+    async def admitted_by_steps(self) -> Permit:
         """Take the permits of a call that is recorded, or that may have to wait."""
         pipeline, trace = self._guarded.pipeline, self.trace
         if trace is not None:
@@ -84,6 +52,12 @@ class TaskExchange(Exchange):
             return False
         client_us = self._client_deadline_us
         return client_us is None or deadline_us < client_us
+
+    def timer(self) -> CancelTimer | None:
+        """A timer that stops this task at the deadline; None where it needs none."""
+        if self.deadline_us is None or not self.needs_timer():
+            return None
+        return CancelTimer(self._guarded.pipeline.clock, self.deadline_us)
 
     def settle_error(self, permit: Permit | SoleCall, error: BaseException) -> RpcAnswer | None:
         """Settle by what the handler raised. Returns how the RPC is to end instead, where that is for us to say."""
@@ -122,7 +96,7 @@ class StreamExchange(TaskExchange):
     async def start(self) -> None:
         """Admit. From here on the call is the current one in this task, which serves no other."""
         try:
-            self._permit = self._guarded.pipeline.outer.admit(self) if self.begin() else await self._admitted()
+            self._permit = self._guarded.pipeline.outer.admit(self) if self.begin() else await self.admitted_by_steps()
         except Rejected as refusal:
             await self.abort(self.refused(refusal))
         if self.trace is not None:
@@ -136,10 +110,9 @@ class StreamExchange(TaskExchange):
     async def draw(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Take one more message from the handler, inside the deadline."""
         clock = self._guarded.pipeline.clock
-        now_us = clock.now_us()
-        if self.deadline_us is not None and now_us >= self.deadline_us:
+        if self.deadline_us is not None and clock.now_us() >= self.deadline_us:
             raise self.time_out()
-        return await within(self, self.time_out, clock, step, now_us)
+        return await within(self, self.time_out, clock, step)
 
     def first(self) -> None:
         """The first message is there."""
@@ -155,9 +128,7 @@ class StreamExchange(TaskExchange):
 
     async def write_all(self, behavior: Behavior, request: Any) -> None:
         """Await a handler that writes its messages to the context by itself."""
-        if self.is_timed and self.deadline_us is not None:
-            clock = self._guarded.pipeline.clock
-            self._timer = CancelTimer(clock, self.deadline_us, clock.now_us())
+        self._timer = self.timer()
         try:
             await behavior(request, WritingContext(self.context, self))
         except asyncio.CancelledError as error:

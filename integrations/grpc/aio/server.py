@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from types import CoroutineType
 from typing import Any
 
 import grpc.aio
 
-from resilience import Pipeline, Toolkit
-from resilience.edges import RouteSource, open_source
+from resilience import Pipeline, Rejected, Toolkit
+from resilience.edges import CURRENT, CancelTimer, RouteSource, open_source, resumed
 from resilience.integrations.grpc.aio.exchange import StreamExchange, TaskExchange
 from resilience.integrations.grpc.aio.threads import ThreadHandler
 from resilience.integrations.grpc.methods import DEFAULT_EXEMPT, Handlers
@@ -75,16 +76,54 @@ def _guarded(source: RouteSource, method: str, behavior: Any, *, streams: bool) 
     return _writer(source, method, behavior) if streams else _unary(source, method, behavior)
 
 
-def _unary(source: RouteSource, method: str, behavior: Any) -> Any:
+def _unary(source: RouteSource, method: str, behavior: Any) -> Any:  # noqa: C901  # see below
     find = source.find_grpc
 
-    async def guarded_unary(request: Any, context: Any) -> Any:
+    async def guarded_unary(request: Any, context: Any) -> Any:  # noqa: C901  # one coroutine: it is made for every RPC
         guarded = find(method)
         if guarded is None:
             return await behavior(request, context)
         exchange = TaskExchange(guarded, method, context)
         del context  # if it is aborted, the server keeps the error, whose traceback would refer back to it
-        return await exchange.run(behavior, request)
+        try:
+            permit = guarded.pipeline.outer.enter(exchange) if exchange.begin() else await exchange.admitted_by_steps()
+        except Rejected as refusal:
+            return await exchange.abort(exchange.refused(refusal))
+        trace = exchange.trace
+        if trace is not None:
+            trace.enter()
+        mark = CURRENT.set(exchange)
+        timer: CancelTimer | None = None
+        try:
+            handling = behavior(request, exchange.context)
+            if type(handling) is not CoroutineType or not exchange.needs_timer():
+                timer = exchange.timer()
+                response = await handling
+            else:
+                try:
+                    awaited = handling.send(None)  # nothing can cancel it before it waits: until then it needs no timer
+                except StopIteration as done:
+                    response = done.value
+                else:
+                    rest = resumed(handling, awaited)
+                    del awaited  # it may have a result, which is the handler's alone
+                    timer = exchange.timer()
+                    response = await rest
+            if timer is not None:
+                timer.disarm()
+                timer = None
+            exchange.settle_returned(permit)
+        except BaseException as error:
+            answer = exchange.interrupted(permit, timer, error)
+            if answer is None:
+                raise
+            return await exchange.abort(answer)
+        finally:
+            CURRENT.reset(mark)
+            if trace is not None:
+                trace.exit()
+                exchange.end_span()
+        return response
 
     return guarded_unary
 
