@@ -8,6 +8,7 @@ import logging
 from asyncio import current_task
 from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
+from types import CoroutineType
 from typing import Final
 
 from resilience import Rejected
@@ -25,6 +26,7 @@ from resilience.edges import (
     ratelimit_fields,
     read_inbound,
     relayed_in,
+    resumed,
     settle_error,
     wheel_of,
 )
@@ -121,13 +123,29 @@ class HttpExchange(RequestCall):
     async def _refuse(self, refusal: Rejected) -> None:
         await send_answer(self._send, self.answers.to(refusal, own=True))
 
-    async def _serve(self, app: App) -> None:
+    async def _serve(self, app: App) -> None:  # noqa: C901, PLR0912  # one coroutine: each would cost every request its own
         mark = None
         try:
+            context: Context | None = None
             if self.deadline_us is not None and self._guarded.deadline is not None:
-                self._arm(self.deadline_us)  # first, so that the context it keeps does not hold this object
+                context = copy_context()  # before the call is the current one, which the context would hold
             mark = CURRENT.set(self)
-            await app(self.scope, self.receive, self.send)
+            serving = app(self.scope, self.receive, self.send)
+            if context is None:
+                await serving
+            elif type(serving) is not CoroutineType:
+                self._arm(context)
+                await serving
+            else:
+                try:
+                    awaited = serving.send(None)  # nothing can cancel it before it waits: until then it needs no timer
+                except StopIteration:
+                    pass
+                else:
+                    rest = resumed(serving, awaited)
+                    del awaited  # it may have a result, which is the application's alone
+                    self._arm(context)
+                    await rest
         except BaseException as error:
             if not await self._handled(error):
                 raise
@@ -260,14 +278,17 @@ class HttpExchange(RequestCall):
 
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
-    def _arm(self, deadline_us: int) -> None:
+    def _arm(self, context: Context) -> None:
+        deadline_us = self.deadline_us
+        if deadline_us is None or self.settled:  # its first step has begun an event stream, or sent the whole response
+            return
         task = current_task()
         if task is None:
             return
         self._task = task
         self._cancelling = task.cancelling()
-        self._context = copy_context()
-        self._slot = wheel_of(task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us, self.now_us)
+        self._context = context
+        self._slot = wheel_of(task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us)
 
     def _disarm(self) -> None:
         slot, self._slot = self._slot, None
