@@ -27,7 +27,8 @@ class ThreadExchange(Exchange):
         Raises:
             Rejected: a layer refused.
         """
-        return self._guarded.pipeline.outer.admit(self) if self.begin() else self.admitted_by_steps()
+        pipeline = self._guarded.pipeline
+        return pipeline.outer.admit(self) if self.begun_by(pipeline.begin) else self.admitted_by_steps()
 
     def admitted_by_steps(self) -> Permit:
         """The same for a call that is recorded, or that may have to wait."""
@@ -62,7 +63,7 @@ class UnaryExchange(ThreadExchange):
         """Admit, call the handler and settle. Nothing stops a thread: a response that comes too late passes, counted as expired."""
         context = self.context
         try:
-            permit = self._guarded.pipeline.outer.enter(self) if self.begin() else self.admitted_by_steps()
+            permit = self if self.begun_by(self._guarded.pipeline.enter) else self.admitted_by_steps()
         except Rejected as refusal:
             return self.abort(self.refused(refusal))
         trace = self.trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -66,8 +67,8 @@ class Exchange(RpcCall, SoleCall):
         self._expiry: DeadlineExceeded | None = None
         self._client_deadline_us: int | None = None  # which gRPC enforces by itself
 
-    def begin(self) -> bool:
-        """Read what came in and prepare the call. True: `outer.admit` will do."""
+    def begun_by(self, begin: Callable[[Exchange], bool]) -> bool:
+        """Read what came in and begin the call: by `enter` of its pipeline, or by `begin`. Returns what that returns."""
         guarded = self._guarded
         for key, _ in self.metadata:
             if key in _READ:
@@ -75,13 +76,14 @@ class Exchange(RpcCall, SoleCall):
                 break
         deadline = guarded.deadline
         if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
-            return guarded.pipeline.begin(self)
+            return begin(self)
         left_s = self.context.time_remaining()
-        is_plain = guarded.pipeline.begin(self)
-        if left_s is not None and left_s < _UNBOUND_S:
-            self._client_deadline_us = self.now_us + int(left_s * _US_PER_S)
-            if self.timeout_s is None or left_s < self.timeout_s:
-                self.timeout_s = left_s
+        if left_s is None or left_s >= _UNBOUND_S:
+            return begin(self)
+        if self.timeout_s is None or left_s < self.timeout_s:
+            self.timeout_s = left_s
+        is_plain = begin(self)
+        self._client_deadline_us = self.now_us + int(left_s * _US_PER_S)
         return is_plain
 
     # --- the start of a response stream -----------------------------------------------------------------------------------------

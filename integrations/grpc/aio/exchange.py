@@ -96,7 +96,8 @@ class StreamExchange(TaskExchange):
     async def start(self) -> None:
         """Admit. From here on the call is the current one in this task, which serves no other."""
         try:
-            self._permit = self._guarded.pipeline.outer.admit(self) if self.begin() else await self.admitted_by_steps()
+            pipeline = self._guarded.pipeline
+            self._permit = pipeline.outer.admit(self) if self.begun_by(pipeline.begin) else await self.admitted_by_steps()
         except Rejected as refusal:
             await self.abort(self.refused(refusal))
         if self.trace is not None:

@@ -86,7 +86,7 @@ def _unary(source: RouteSource, method: str, behavior: Any) -> Any:  # noqa: C90
         exchange = TaskExchange(guarded, method, context)
         del context  # if it is aborted, the server keeps the error, whose traceback would refer back to it
         try:
-            permit = guarded.pipeline.outer.enter(exchange) if exchange.begin() else await exchange.admitted_by_steps()
+            permit = exchange if exchange.begun_by(guarded.pipeline.enter) else await exchange.admitted_by_steps()
         except Rejected as refusal:
             return await exchange.abort(exchange.refused(refusal))
         trace = exchange.trace
