@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from asyncio import current_task
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Final
@@ -15,10 +15,12 @@ from resilience import Rejected
 from resilience.edges import (
     CURRENT,
     Answers,
+    Call,
     Guarded,
     Outcome,
     Permit,
     Slot,
+    SoleCall,
     adrive,
     judge_error,
     judge_relayed,
@@ -27,7 +29,6 @@ from resilience.edges import (
     read_inbound,
     relayed_in,
     resumed,
-    settle_error,
     wheel_of,
 )
 from resilience.integrations.asgi.request import RequestCall, encoded, send_answer, text_headers
@@ -40,8 +41,11 @@ _LENGTH: Final = len(_CONTENT_TYPE)
 _EVENT_STREAM: Final = b"text/event-stream"
 
 
-class HttpExchange(RequestCall):
-    """Admits the request, runs the application inside its deadline, settles with its last body, answers refusals."""
+class HttpExchange(RequestCall, SoleCall):
+    """Admits the request, runs the application inside its deadline, settles with its last body, answers refusals.
+
+    Where nobody records it and no layer needs a driver it is its own permit: all that settles it happens in the thread of its loop.
+    """
 
     __slots__ = (
         "_answering",
@@ -58,7 +62,7 @@ class HttpExchange(RequestCall):
         "_start",
         "_task",
     )
-    _permit: Permit
+    _permit: Permit | SoleCall
     _task: asyncio.Task[None]  # set with the timer, as `_cancelling` and `_context`
     _context: Context
     _cancelling: int
@@ -94,13 +98,12 @@ class HttpExchange(RequestCall):
             if name in read:
                 read_inbound(guarded, self, text_headers(self.scope))
                 break
-        pipeline = guarded.pipeline
-        if not pipeline.begin(self):
-            return self._run_with_effects(app)
         try:
-            self._permit = pipeline.outer.admit(self)
+            if not guarded.pipeline.enter(self):
+                return self._run_with_effects(app)
         except Rejected as refusal:
             return self._refuse(refusal)
+        self._permit = self
         return self._serve(app)
 
     async def _run_with_effects(self, app: App) -> None:
@@ -169,7 +172,7 @@ class HttpExchange(RequestCall):
         if self._client_gone:
             self._permit.settle(Outcome.IGNORED)
         else:
-            settle_error(self._permit, error, judge_relayed if self._start is None else judge_error)
+            self._settle_error(error, judge_relayed if self._start is None else judge_error)
         if self._expired:
             self._takes_back_cancellation()
             log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
@@ -276,6 +279,13 @@ class HttpExchange(RequestCall):
             self.status = status = start["status"]
             self._permit.settle(judge_status(status))
 
+    def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
+        """Settle by what ended it: `error`, unless that is known already."""
+        if self.error is None:
+            self.error = error
+        self._permit.settle(judge(self, self.error))
+        self.error = None  # its traceback refers back to the call
+
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
     def _arm(self, context: Context) -> None:
@@ -308,7 +318,7 @@ class HttpExchange(RequestCall):
         self._cancelled = False
         self._answering = None
         error = timeout(self)
-        settle_error(self._permit, error)
+        self._settle_error(error, judge_error)
         self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
             answer = send_answer(self._send, self.answers.to(error, own=True))
