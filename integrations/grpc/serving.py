@@ -29,7 +29,6 @@ from resilience.integrations.grpc.call import RpcCall
 from resilience.integrations.grpc.metadata import as_text
 
 log = logging.getLogger("resilience")
-_GRPC_TIMEOUT: Final = "grpc-timeout"
 _READ: Final = {**{name: name for name in INBOUND_HEADERS}, "grpc-previous-rpc-attempts": ATTEMPT_HEADER}
 """The keys to look for, with the names by which they are read."""
 _UNBOUND_S: Final = 1e9  # a server of threads says 9.2e18 s where the client set no deadline
@@ -74,8 +73,7 @@ class Exchange(RpcCall, SoleCall):
             if key in _READ:
                 read_inbound(guarded, self, [(_READ[key], as_text(value)) for key, value in self.metadata if key in _READ])
                 break
-        deadline = guarded.deadline
-        if deadline is None or _GRPC_TIMEOUT not in deadline.settings.read:
+        if not guarded.reads_grpc_timeout:
             return begin(self)
         left_s = self.context.time_remaining()
         if left_s is None or left_s >= _UNBOUND_S:

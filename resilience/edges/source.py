@@ -35,6 +35,7 @@ class Guarded:
         "inbound_headers",
         "pipeline",
         "quota_limiters",
+        "reads_grpc_timeout",
         "streams_have_deadline",
         "times_start",
     )
@@ -45,6 +46,7 @@ class Guarded:
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
         names = (*read, ATTEMPT_HEADER)
+        self.reads_grpc_timeout = "grpc-timeout" in read
         self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in names)
         self.inbound_environ = {f"HTTP_{name.upper().replace('-', '_')}": name for name in names}  # the same by CGI (RFC 3875)
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams

@@ -71,6 +71,33 @@ def test_whatever_a_task_raises_when_it_is_stopped_its_client_hears_of_the_deadl
     assert bench.deadline.status()["expired"] == 1
 
 
+class Compiled:
+    """A coroutine function as Cython makes them: what it returns can be awaited, but is no coroutine of Python's own."""
+
+    def __init__(self, fn: Any) -> None:
+        self._fn = fn
+        for name in ("__name__", "__code__", "__defaults__", "__kwdefaults__", "__annotations__"):
+            setattr(self, name, getattr(fn, name))
+
+    def __call__(self, request: Any, context: Any) -> asyncio.Task[Any]:
+        return asyncio.create_task(self._fn(request, context))
+
+
+def test_a_handler_that_is_compiled_is_stopped_at_the_deadline_too(hold: Hold) -> None:
+    bench = Layers()
+    bench.half_open()
+    script = Script(hold.in_task)
+    scripted = Scripted(TASKS, "unary_unary", script)
+    scripted.handler = grpc.unary_unary_rpc_method_handler(Compiled(script.aunary))
+    with serving(TASKS, scripted, interceptor_of(TASKS, pipeline=bench.pipeline)) as served:
+        call = served.call("unary_unary")
+        assert hold.entered.wait(5)
+        served.run(lambda: bench.clock.advance(5.0))
+        assert call.code().name == "DEADLINE_EXCEEDED"
+        assert hold.cancelled.wait(5)
+    assert bench.outcome() == "failed"
+
+
 @pytest.mark.parametrize(("kind", "arity"), [cell for cell in IN_THREADS if cell[1] not in STREAMS])
 def test_a_thread_passes_its_late_response_and_it_is_counted(kind: str, arity: str) -> None:
     bench = Layers()
