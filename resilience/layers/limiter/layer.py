@@ -228,11 +228,13 @@ class RateLimiter:
         self.state.renew_lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        tokens = self.state.clock_of(self.settings, call.now_us)
+        key_of = self.key_of
+        key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
+        tokens, remaining = self.state.standing(key, call.now_us, self.settings)
         return {
             "resilience.health.factor": tokens.factor_ppb / 1e9,
             "resilience.limiter.rate": tokens.rate_per_s,
-            "resilience.limiter.remaining": self._quota(call, tokens).remaining,
+            "resilience.limiter.remaining": remaining,
         }
 
     def decisions(self) -> Mapping[str, int]:

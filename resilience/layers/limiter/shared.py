@@ -248,6 +248,9 @@ class SharedRateLimiter(RateLimiter):
             found = Decided(0, 0, pace.at(pace.step_at(self.clock.now_us() + state.buckets.offset_us))[1], False)
         return self._told(found, 1, tokens)
 
+    def attributes(self, call: Call) -> Mapping[str, Any]:
+        return {**super().attributes(call), "resilience.limiter.remaining": self.quota(call).remaining}
+
     def renew_locks(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""
         super().renew_locks()
