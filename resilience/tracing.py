@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class LayerSpan(Protocol):
-    """A span that is being recorded around one layer's admission or one attempt."""
+    """A span that is being recorded around one attempt or task."""
 
     def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
         """Finish it with what was decided. `error` marks it as failed."""
@@ -19,8 +19,20 @@ class LayerSpan(Protocol):
 class CallTrace(Protocol):
     """One call that is being recorded."""
 
-    def layer(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
-        """Start the leaf span of a layer. It never becomes the current span."""
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        """Record the leaf span of a layer that has just decided. It never is the current span.
+
+        `began_ns` is when the layer was asked, by `clock.wall_ns`; `error` marks the span as failed.
+        """
 
     def attempt(self, number: int, pipeline: str, policy: str) -> LayerSpan:
         """Start the span of one attempt, which is the current span until it ends."""

@@ -20,8 +20,18 @@ class Trace:
         self.log: list[Any] = []
         self.open_spans = 0
 
-    def layer(self, kind: str, pipeline: str, policy: str) -> Span:
-        return Span(self, f"{pipeline}/{kind}/{policy}")
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        assert began_ns > 0
+        self.log.append((f"{pipeline}/{kind}/{policy}", decision, dict(attributes), type(error).__name__))
 
     def attempt(self, number: int, pipeline: str, policy: str) -> Span:
         return Span(self, f"{pipeline}/attempt {number}/{policy}")
