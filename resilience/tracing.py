@@ -17,7 +17,12 @@ class LayerSpan(Protocol):
 
 
 class CallTrace(Protocol):
-    """One call that is being recorded."""
+    """One call that is being recorded.
+
+    has_own_span: whether it has a span of its own; without one there is nothing to `enter`, to `exit` and to `finish`.
+    """
+
+    has_own_span: bool
 
     def layer(
         self,

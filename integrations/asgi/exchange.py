@@ -94,7 +94,9 @@ class HttpExchange(RequestCall):
                 break
         pipeline = guarded.pipeline
         if not pipeline.begin(self):
-            return self._run_with_effects(app)
+            trace = self.trace
+            if trace is None or trace.has_own_span or pipeline.outer.has_effects:
+                return self._run_with_effects(app)
         try:
             self._permit = pipeline.outer.admit(self)
         except Rejected as refusal:
@@ -102,7 +104,7 @@ class HttpExchange(RequestCall):
         return self._serve(app)
 
     async def _run_with_effects(self, app: App) -> None:
-        """The same for a call that is recorded, or that may have to wait."""
+        """The same for a call that has a span of its own, or that may have to wait."""
         pipeline, trace = self._guarded.pipeline, self.trace
         outer = pipeline.outer
         if trace is not None:

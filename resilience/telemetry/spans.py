@@ -96,6 +96,7 @@ class SpanTrace:
     """Records a call under the span that was current when it began."""
 
     __slots__ = ()
+    has_own_span = False
 
     def layer(
         self,
@@ -144,6 +145,7 @@ class OwnSpanTrace(SpanTrace):
     """Records a call that nobody traces yet under a span of its own."""
 
     __slots__ = ("_around", "_span", "_token")
+    has_own_span = True
 
     def __init__(self, span: Span, around: Context | None) -> None:
         self._span = span

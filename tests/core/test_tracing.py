@@ -16,6 +16,8 @@ from tests.core.helpers import Drive, Failure, fail, no_jitter, raiser, succeed
 class Trace:
     """Writes down what a recorded call tells it."""
 
+    has_own_span = True
+
     def __init__(self) -> None:
         self.log: list[Any] = []
         self.open_spans = 0
