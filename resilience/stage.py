@@ -18,7 +18,7 @@ from resilience.tracing import CallTrace
 T = TypeVar("T")
 C = TypeVar("C", bound=Call)
 Steps = Generator[Effect, Any, Permit]
-_ADMITTED: Final = ADMITTED.value
+_ADMITTED_VALUE: Final = ADMITTED.value
 noted: Callable[[Call], object] | None = None
 """Who notes the calls that are their own permits, if anybody does: `leaks.py`."""
 
@@ -90,7 +90,7 @@ class Stage:
             if token is not None:
                 call.held.append((settler, token))
             decision = call.decision
-            record(kind, pipeline, name, began_ns, _ADMITTED if decision is ADMITTED else decision.value, attributes(call))
+            record(kind, pipeline, name, began_ns, _ADMITTED_VALUE if decision is ADMITTED else decision.value, attributes(call))
 
     def run(self, call: Call, work: Callable[[], T]) -> T:
         """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""

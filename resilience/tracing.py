@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resilience.call import Call
 
 
-class LayerSpan(Protocol):
+class WorkSpan(Protocol):
     """A span that is being recorded around one attempt or task."""
 
     def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
@@ -39,10 +39,10 @@ class CallTrace(Protocol):
         `began_ns` is when the layer was asked, by `clock.wall_ns`; `error` marks the span as failed.
         """
 
-    def attempt(self, number: int, pipeline: str, policy: str) -> LayerSpan:
+    def attempt(self, number: int, pipeline: str, policy: str) -> WorkSpan:
         """Start the span of one attempt, which is the current span until it ends."""
 
-    def work(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
+    def work(self, kind: str, pipeline: str, policy: str) -> WorkSpan:
         """Start the span of what a layer does itself, which is the current span until it ends."""
 
     def enter(self) -> None:
