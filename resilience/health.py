@@ -142,7 +142,8 @@ class HealthSignal:
 
     def factor_ppb_at(self, now_us: int) -> int:
         """The factor at `now_us` in parts per billion."""
-        return self.sync(now_us).factor_ppb_at(now_us)
+        phase = self.phase if now_us < self.check_us else self.sync(now_us)
+        return phase.factor_ppb_at(now_us) if phase.step_ppb else phase.factor_ppb
 
     def sync(self, now_us: int) -> Phase:
         """Bring the signal up to `now_us` and return the phase in force. Costs one comparison while nothing is due."""

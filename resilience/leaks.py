@@ -30,6 +30,9 @@ from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
 _LOOK_EVERY_S: Final = 0.005
+_GRPC_POLLER: Final = (
+    "(_poll_wrapper)"  # grpc.aio has one thread for all loops, until the last of its objects is gone
+)
 _FORGOTTEN_EVERY: Final = 1_024
 _TEST_RUNNERS: Final = frozenset({"TestRunner._run_tests_and_fixtures"})  # anyio's pytest plugin runs tests in a task of its own
 _MACHINERY: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "functools", "resilience", "threading"})
@@ -325,8 +328,8 @@ class LeakGuard:
 
     def _threads(self) -> Iterator[str]:
         for thread in threading.enumerate():
-            if thread.name in (WATCH_THREAD, STORE_THREAD, CONNECT_THREAD):
-                continue  # the process's own, for as long as some middleware or toolkit follows its file or shares a store
+            if thread.name in (WATCH_THREAD, STORE_THREAD, CONNECT_THREAD) or thread.name.endswith(_GRPC_POLLER):
+                continue  # the process's own, while something follows a file or shares a store, or grpc.aio is in use
             if thread not in self._known_threads and thread is not threading.current_thread():
                 stands = sys._current_frames().get(thread.ident or 0)
                 yield f"thread: {thread.name}, which stands at {_place(stands)}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from resilience import tracing
 from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
-from resilience.clock import US_PER_S, Clock
+from resilience.clock import US_PER_S, Clock, wall_ns
 from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.base import Ask, Effect, Layer, Wait
@@ -18,6 +18,7 @@ from resilience.tracing import CallTrace
 T = TypeVar("T")
 C = TypeVar("C", bound=Call)
 Steps = Generator[Effect, Any, Permit]
+_ADMITTED_VALUE: Final = ADMITTED.value
 noted: Callable[[Call], object] | None = None
 """Who notes the calls that are their own permits, if anybody does: `leaks.py`."""
 
@@ -25,12 +26,13 @@ noted: Callable[[Call], object] | None = None
 class Stage:
     """Layers that are passed together: those around the whole call, or those around each attempt."""
 
-    __slots__ = ("_admissions", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
+    __slots__ = ("_admissions", "_recorded", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
 
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
         self._admissions = tuple((getattr(layer, "settler", layer), layer.admit) for layer in layers)
+        self._recorded: tuple[tuple[Any, ...], ...] | None = None
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
@@ -42,8 +44,8 @@ class Stage:
             raise TypeError("a stage without a deadline has no time that could run out")
         error = self.deadline.exceeded(call)
         if call.trace is not None:
-            span = call.trace.layer(self.deadline.kind, self.pipeline, self.deadline.name)
-            span.end(Decision.EXPIRED.value, {"resilience.deadline.remaining_s": 0.0}, error)
+            told = {"resilience.deadline.remaining_s": 0.0}
+            call.trace.layer(self.deadline.kind, self.pipeline, self.deadline.name, wall_ns(), Decision.EXPIRED.value, told, error)
             error.trace_id = tracing.trace_id()  # here, where the call's own span is the current one
         return error
 
@@ -69,21 +71,26 @@ class Stage:
         return permit
 
     def _admit_recorded(self, call: Call, trace: CallTrace) -> None:
-        for layer in self.layers:
-            span = trace.layer(layer.kind, self.pipeline, layer.name)
+        """Through layers without effects."""
+        record, pipeline, passed = trace.layer, self.pipeline, self._recorded
+        if passed is None:  # looked up once: layers of several classes take turns here, which CPython is slow at
+            self._recorded = passed = tuple(
+                (settler, admit, layer.attributes, layer.kind, layer.name)
+                for (settler, admit), layer in zip(self._admissions, self.layers, strict=True)
+            )
+        for settler, admit, attributes, kind, name in passed:
+            began_ns = wall_ns()
             call.decision = ADMITTED
-            refusal: BaseException | None = None
             try:
-                token = layer.admit(call)
-                if token is not None:
-                    call.held.append((layer, token))
+                token = admit(call)
             except BaseException as error:
-                refusal = error
                 _tell_trace_id(error)
+                record(kind, pipeline, name, began_ns, _decided(call, error), attributes(call), error)
                 raise
-            finally:
-                span.end(_decided(call, refusal), layer.attributes(call), refusal)
-                refusal = None  # its traceback refers to this frame
+            if token is not None:
+                call.held.append((settler, token))
+            decision = call.decision
+            record(kind, pipeline, name, began_ns, _ADMITTED_VALUE if decision is ADMITTED else decision.value, attributes(call))
 
     def run(self, call: Call, work: Callable[[], T]) -> T:
         """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""
@@ -132,15 +139,19 @@ class Stage:
         """The same with effects and spans: yields what the driver must do, returns the permit."""
         permit = Permit(call, self.clock)
         try:
-            for layer in self.layers:
-                yield from self._pass(layer, call)
+            if call.trace is not None and not self.has_effects:
+                self._admit_recorded(call, call.trace)
+            else:
+                for layer in self.layers:
+                    yield from self._pass(layer, call)
         except BaseException:
             permit.settle(Outcome.IGNORED)
             raise
         return permit
 
     def _pass(self, layer: Layer, call: Call) -> Generator[Effect, Any, None]:
-        span = None if call.trace is None else call.trace.layer(layer.kind, self.pipeline, layer.name)
+        trace = call.trace
+        began_ns = 0 if trace is None else wall_ns()
         call.decision = ADMITTED
         waited_us = 0
         refusal: BaseException | None = None
@@ -154,15 +165,15 @@ class Stage:
                 call.held.append((layer, token))
         except BaseException as error:
             refusal = error
-            if span is not None:
+            if trace is not None:
                 _tell_trace_id(error)
             raise
         finally:
-            if span is not None:
+            if trace is not None:
                 attributes = dict(layer.attributes(call))
                 if waited_us:
                     attributes["resilience.limiter.wait_s"] = waited_us / US_PER_S
-                span.end(_decided(call, refusal), attributes, refusal)
+                trace.layer(layer.kind, self.pipeline, layer.name, began_ns, _decided(call, refusal), attributes, refusal)
             refusal = None  # its traceback refers to this frame
 
     def _perform(self, effect: Wait | Ask, call: Call) -> Generator[Effect, Any, Any]:

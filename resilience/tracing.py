@@ -9,23 +9,40 @@ if TYPE_CHECKING:
     from resilience.call import Call
 
 
-class LayerSpan(Protocol):
-    """A span that is being recorded around one layer's admission or one attempt."""
+class WorkSpan(Protocol):
+    """A span that is being recorded around one attempt or task."""
 
     def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
         """Finish it with what was decided. `error` marks it as failed."""
 
 
 class CallTrace(Protocol):
-    """One call that is being recorded."""
+    """One call that is being recorded.
 
-    def layer(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
-        """Start the leaf span of a layer. It never becomes the current span."""
+    has_own_span: whether it has a span of its own; without one there is nothing to `enter`, to `exit` and to `finish`.
+    """
 
-    def attempt(self, number: int, pipeline: str, policy: str) -> LayerSpan:
+    has_own_span: bool
+
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        """Record the leaf span of a layer that has just decided. It never is the current span.
+
+        `began_ns` is when the layer was asked, by `clock.wall_ns`; `error` marks the span as failed.
+        """
+
+    def attempt(self, number: int, pipeline: str, policy: str) -> WorkSpan:
         """Start the span of one attempt, which is the current span until it ends."""
 
-    def work(self, kind: str, pipeline: str, policy: str) -> LayerSpan:
+    def work(self, kind: str, pipeline: str, policy: str) -> WorkSpan:
         """Start the span of what a layer does itself, which is the current span until it ends."""
 
     def enter(self) -> None:

@@ -98,16 +98,21 @@ class HttpExchange(RequestCall, SoleCall):
             if name in read:
                 read_inbound(guarded, self, text_headers(self.scope))
                 break
+        pipeline = guarded.pipeline
         try:
-            if not guarded.pipeline.enter(self):
+            if pipeline.enter(self):
+                self._permit = self
+                return self._serve(app)
+            trace = self.trace
+            if trace is None or trace.has_own_span or pipeline.outer.has_effects:
                 return self._run_with_effects(app)
+            self._permit = pipeline.outer.admit(self)
         except Rejected as refusal:
             return self._refuse(refusal)
-        self._permit = self
         return self._serve(app)
 
     async def _run_with_effects(self, app: App) -> None:
-        """The same for a call that is recorded, or that may have to wait."""
+        """The same for a call that has a span of its own, or that may have to wait."""
         pipeline, trace = self._guarded.pipeline, self.trace
         outer = pipeline.outer
         if trace is not None:

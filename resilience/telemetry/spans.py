@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextvars import Token
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import (
     INVALID_SPAN,
     NonRecordingSpan,
@@ -23,8 +24,20 @@ from resilience.call import Call
 from resilience.clock import wall_ns
 from resilience.tracing import CallTrace
 
+
+def _reader() -> Callable[[], Context]:
+    """What reads the current context: the variable that it is kept in, where it is in one as by default.
+
+    The public function does the same at three times the price, and each request pays it.
+    """
+    keeper = getattr(context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(keeper, "_current_context", None)
+    return variable.get if type(keeper) is ContextVarsRuntimeContext and isinstance(variable, ContextVar) else context.get_current
+
+
 _tracer = trace.get_tracer("resilience")
-_current_context: Final = context.get_current
+_current_context: Final = _reader()
+_INTERNAL: Final = SpanKind.INTERNAL
 _SPAN_KEY: Final = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
 """Where a context has its span. `trace.get_current_span` looks there too, at three times the price, and each request pays it."""
 _has_sdk = False
@@ -83,15 +96,36 @@ class SpanTrace:
     """Records a call under the span that was current when it began."""
 
     __slots__ = ()
+    has_own_span = False
 
-    def layer(self, kind: str, pipeline: str, policy: str) -> LeafSpan:
-        return LeafSpan("resilience." + kind, pipeline, policy)
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        """Record the leaf span of a layer. An error stands on it alone, not on the spans around it.
+
+        It is made when it has ended, and then has all its attributes: a sampler sees them. Nothing can come between, since it is
+        never the current one. What it costs to make is not in it.
+        """
+        ended_ns = wall_ns()
+        told = {"resilience.pipeline": pipeline, "resilience.policy": policy, "resilience.decision": decision, **attributes}
+        # The SDK looks for the context twice where it is not told.
+        span = _tracer.start_span("resilience." + kind, _current_context(), _INTERNAL, told, None, began_ns)
+        if error is not None:
+            span.set_status(_failed(error))
+        span.end(ended_ns)
 
     def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
-        return AttemptSpan(_tracer.start_span("resilience.retry"), pipeline, policy)
+        return AttemptSpan("resilience.retry", pipeline, policy)
 
     def work(self, kind: str, pipeline: str, policy: str) -> AttemptSpan:
-        return AttemptSpan(_tracer.start_span(f"resilience.{kind}"), pipeline, policy)
+        return AttemptSpan(f"resilience.{kind}", pipeline, policy)
 
     def enter(self) -> None:
         """The span is current already."""
@@ -111,6 +145,7 @@ class OwnSpanTrace(SpanTrace):
     """Records a call that nobody traces yet under a span of its own."""
 
     __slots__ = ("_around", "_span", "_token")
+    has_own_span = True
 
     def __init__(self, span: Span, around: Context | None) -> None:
         self._span = span
@@ -129,64 +164,32 @@ class OwnSpanTrace(SpanTrace):
         self._span.end()
 
 
-class LeafSpan:
-    """The span of one layer's admission. An error stands on it alone, not on the spans around it.
-
-    It is made when it ends, with the beginning that it had, and then has all its attributes: to add them to a span that was made
-    before costs a fifth more. Nothing can come between, since it is never the current one.
-    """
-
-    __slots__ = ("_began_ns", "_name", "_pipeline", "_policy")
-
-    def __init__(self, name: str, pipeline: str, policy: str) -> None:
-        self._began_ns = wall_ns()
-        self._name = name
-        self._pipeline = pipeline
-        self._policy = policy
-
-    def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
-        told = {
-            "resilience.pipeline": self._pipeline,
-            "resilience.policy": self._policy,
-            "resilience.decision": decision,
-            **attributes,
-        }
-        # The SDK looks for the context twice where it is not told.
-        span = _tracer.start_span(self._name, _current_context(), SpanKind.INTERNAL, told, None, self._began_ns)
-        if error is None:
-            span.end()
-        else:
-            _end(span, error)
-
-
 class AttemptSpan:
     """The span around one attempt or task: the current one until it ends, so that what is done in it nests under it."""
 
     __slots__ = ("_pipeline", "_policy", "_span", "_token")
 
-    def __init__(self, span: Span, pipeline: str, policy: str) -> None:
-        self._span = span
+    def __init__(self, name: str, pipeline: str, policy: str) -> None:
+        around = _current_context()
+        self._span = span = _tracer.start_span(name, around)
         self._pipeline = pipeline
         self._policy = policy
-        self._token = context.attach(trace.set_span_in_context(span))
+        self._token = context.attach(trace.set_span_in_context(span, around))
 
     def end(self, decision: str, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
         context.detach(self._token)
         self._span.set_attributes(_told(self._pipeline, self._policy, decision, attributes))
-        _end(self._span, error)
+        if error is not None:
+            self._span.set_status(_failed(error))
+        self._span.end()
 
 
 def _told(pipeline: str, policy: str, decision: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"resilience.pipeline": pipeline, "resilience.policy": policy, "resilience.decision": decision, **attributes}
 
 
-def _end(span: Span, error: BaseException | None) -> None:
-    if error is not None:
-        span.set_status(Status(StatusCode.ERROR, _describe(error)))
-    span.end()
-
-
-def _describe(error: BaseException) -> str:
-    """The class and, for our own errors, the reason; the text of others may hold what a client sent."""
+def _failed(error: BaseException) -> Status:
+    """With the class and, for our own errors, the reason; the text of others may hold what a client sent."""
     reason = getattr(error, "reason", "")
-    return f"{type(error).__name__}: {reason}" if reason and isinstance(reason, str) else type(error).__name__
+    name = type(error).__name__
+    return Status(StatusCode.ERROR, f"{name}: {reason}" if reason and isinstance(reason, str) else name)

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from resilience import tracing
 from resilience.call import CURRENT, Call, Decision, FunctionCall, Outcome, enclosing_call
-from resilience.clock import US_PER_S, Clock, to_us
+from resilience.clock import US_PER_S, Clock, to_us, wall_ns
 from resilience.drivers import drive
 from resilience.errors import Rejected
 from resilience.registry import enrol
@@ -129,7 +129,7 @@ class Pool(ABC, Generic[W]):
     ) -> Entry:
         """The same, recorded: a leaf for the admission; what was accepted takes the trace along."""
         trace.enter()
-        span = trace.layer(KIND, self.name, self.name)
+        began_ns = wall_ns()
         decision, refusal = Decision.ADMITTED, None
         try:
             if call is not None:
@@ -142,7 +142,8 @@ class Pool(ABC, Generic[W]):
             decision, refusal = Decision.REJECTED, error
             raise
         finally:
-            span.end(decision.value, {"resilience.pool.queue.length": self._core.queue.length}, refusal)
+            told = {"resilience.pool.queue.length": self._core.queue.length}
+            trace.layer(KIND, self.name, self.name, began_ns, decision.value, told, refusal)
             trace.exit()
             if refusal is not None:
                 trace.finish(refusal)

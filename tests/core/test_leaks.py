@@ -93,6 +93,19 @@ def test_a_thread_that_is_about_to_end_is_waited_for() -> None:
         Looked(target=asked.wait).start()
 
 
+def test_the_poller_of_grpc_aio_is_the_process_own() -> None:
+    asked = threading.Event()
+
+    def _poll_wrapper() -> None:
+        asked.wait()
+
+    with nothing_leaks(wait_s=0.0):
+        poller = threading.Thread(target=_poll_wrapper)
+        poller.start()
+    asked.set()
+    poller.join()
+
+
 async def _sleeps() -> None:
     await asyncio.Event().wait()
 

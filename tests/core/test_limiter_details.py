@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -52,6 +55,37 @@ def test_spans_of_a_keyed_limiter_speak_of_the_callers_own_bucket(clock: ManualC
     assert limiter.quota(call_at(clock)).remaining == 5
     assert admitted(limiter, clock, 1, "test") == 1
     assert limiter.quota(call_at(clock)).remaining == 4, "a call without a key of its own has the one that the function gives it"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spans_tell_what_the_quota_tells(clock: ManualClock, seed: int) -> None:
+    """Whatever has happened: takes, waits, cuts, more keys than there is room for, and changes of settings around the call."""
+    dice, health = random.Random(seed), HealthSignal(recover=0.2, every_s=1.0, clock=clock)
+    hold = Hold()
+    present = RateLimiterSettings(rate_per_s=4.0, burst=6, key="host", max_keys=2)
+    state = LimiterState(present, health, clock.now_us())
+    layers = [RateLimiter.over(state, present, name="l", clock=clock)]
+    for _ in range(60):
+        clock.advance(dice.choice((0.0, 0.0, 0.1, 0.7)))
+        change = dice.random()
+        if change < 0.1:
+            health.opened(hold, clock.now_us(), None)
+        elif change < 0.2:
+            health.closed(hold, clock.now_us())
+        elif change < 0.25:
+            present = replace(present, rate_per_s=dice.uniform(1.0, 9.0), burst=dice.randint(1, 9))
+            state.configure(present, clock.now_us())
+            layers.append(RateLimiter.over(state, present, name="l", clock=clock))
+        layer, call = dice.choice(layers[-2:]), call_at(clock, dice.choice("abcd"))
+        with contextlib.suppress(RateLimited):
+            layer.admit(call)
+        told = layer.attributes(call)
+        clock_of_call = state.clock_of(layer.settings, call.now_us)
+        assert told == {
+            "resilience.health.factor": clock_of_call.factor_ppb / 1e9,
+            "resilience.limiter.rate": clock_of_call.rate_per_s,
+            "resilience.limiter.remaining": layer.quota(call).remaining,
+        }
 
 
 @pytest.mark.parametrize(("key", "keys"), [(None, 0), ("method", 2)])

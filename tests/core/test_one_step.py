@@ -50,14 +50,17 @@ def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
     return [found for found in instructions if found.positions is not None and begins < (found.positions.lineno or 0) < ends]
 
 
-@pytest.mark.parametrize("function", [LimiterState.take, Machine.settle])
+STEPS: Final = [LimiterState.take, LimiterState.standing, Machine.settle, Machine.failure_rate]
+
+
+@pytest.mark.parametrize("function", STEPS)
 def test_no_instruction_of_it_lets_another_thread_in(function: Callable[..., Any]) -> None:
     steps = steps_of(function)
-    assert len(steps) > 30
+    assert len(steps) > (12 if function is Machine.failure_rate else 30)
     assert {step.opname for step in steps} <= WHOLE_STEP
 
 
-@pytest.mark.parametrize("function", [LimiterState.take, Machine.settle])
+@pytest.mark.parametrize("function", STEPS)
 def test_no_attribute_in_it_is_computed(function: Callable[..., Any]) -> None:
     names = {step.argval for step in steps_of(function) if step.opname in ("LOAD_ATTR", "STORE_ATTR")}
     assert {"is_set"} < names
@@ -201,6 +204,10 @@ def test_who_finds_a_mark_set_waits_for_the_lock(clock: ManualClock, is_changing
     assert lock.taken == is_changing
     machine.settle(ticket, Outcome.OK, None, clock.now_us())
     assert lock.taken == 2 * is_changing
+    state.changing.is_set = machine.changing.is_set = is_changing
+    assert state.standing(None, clock.now_us(), state.settings)[1] == 0
+    assert machine.failure_rate(clock.now_us()) == 0.0
+    assert lock.taken == 4 * is_changing
 
 
 def test_a_mark_that_was_left_set_is_cleared_by_the_next_change(clock: ManualClock) -> None:

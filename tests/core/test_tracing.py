@@ -16,12 +16,24 @@ from tests.core.helpers import Drive, Failure, fail, no_jitter, raiser, succeed
 class Trace:
     """Writes down what a recorded call tells it."""
 
+    has_own_span = True
+
     def __init__(self) -> None:
         self.log: list[Any] = []
         self.open_spans = 0
 
-    def layer(self, kind: str, pipeline: str, policy: str) -> Span:
-        return Span(self, f"{pipeline}/{kind}/{policy}")
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        assert began_ns > 0
+        self.log.append((f"{pipeline}/{kind}/{policy}", decision, dict(attributes), type(error).__name__))
 
     def attempt(self, number: int, pipeline: str, policy: str) -> Span:
         return Span(self, f"{pipeline}/attempt {number}/{policy}")

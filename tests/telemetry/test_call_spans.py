@@ -14,7 +14,8 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.trace import INVALID_SPAN, SpanKind, StatusCode
 
-from resilience import CircuitBreaker, CircuitOpen, Deadline, Pipeline, RateLimited, RateLimiter, Retry
+from resilience import CircuitBreaker, CircuitOpen, Deadline, Pipeline, RateLimited, RateLimiter, Retry, stage
+from resilience.telemetry import spans
 from resilience.testing import ManualClock
 from tests.integrations.asgi.apps import Bench, answering
 from tests.integrations.asgi.conversation import Conversation, run
@@ -127,6 +128,29 @@ def test_a_guarded_block_has_its_spans_and_is_not_within_them(recorded: Recordin
         "resilience block INTERNAL pipeline=block\n"
         f"  resilience.limiter INTERNAL ERROR (RateLimited: quota) decision=rejected {limiter}"
     )
+
+
+@pytest.mark.parametrize("drive", [via_sync, via_async])
+def test_a_leaf_lasts_from_when_its_layer_is_asked_until_it_has_decided(
+    drive: Drive, recorded: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    for module in (stage, spans):
+        monkeypatch.setattr(module, "wall_ns", lambda: clock.now_us() * 1_000)
+    limiter = RateLimiter(10.0, 1, max_wait_s=1.0, name="queue", clock=clock)
+    pipeline = Pipeline("p", Deadline(9.0, clock=clock), limiter, CircuitBreaker(clock=clock))
+    drive(pipeline, flaky(0))
+    recorded.clear()
+    began_us = clock.now_us()
+    drive(pipeline, flaky(0))
+    times_us = {
+        span.name: ((span.start_time or 0) // 1_000 - began_us, (span.end_time or 0) // 1_000 - began_us) for span in recorded.spans
+    }
+    assert {name: times for name, times in times_us.items() if name.startswith("resilience.")} == {
+        "resilience.deadline": (0, 0),
+        "resilience.limiter": (0, 100_000),
+        "resilience.breaker": (100_000, 100_000),
+    }
 
 
 def test_outgoing_calls_of_a_handler_belong_to_the_request(recorded: Recording) -> None:

@@ -262,14 +262,15 @@ class CircuitBreaker:
         self.pool.renew_locks()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        machine = self.single or self._machine_of(call)
+        machine, now_us = self.single or self._machine_of(call), call.now_us
         attributes: dict[str, Any] = {
-            "resilience.breaker.state": machine.state.value,
-            "resilience.breaker.generation": machine.generation,
-            "resilience.breaker.failure_rate": machine.failure_rate(call.now_us),
+            "resilience.breaker.state": machine._state._value_,  # without the properties of both: a recorded call pays for them
+            "resilience.breaker.generation": machine._generation,
+            "resilience.breaker.failure_rate": machine.failure_rate(now_us),
         }
-        if machine.health is not None:
-            attributes["resilience.health.factor"] = machine.health.factor_ppb_at(call.now_us) / 1e9
+        health = machine.health
+        if health is not None:
+            attributes["resilience.health.factor"] = health.factor_ppb_at(now_us) / 1e9
         return attributes
 
     def decisions(self) -> Mapping[str, int]:

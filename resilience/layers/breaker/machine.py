@@ -210,6 +210,11 @@ class Machine:
 
     def failure_rate(self, now_us: int) -> float:
         """The share of failed calls in the window; 0 while it is empty."""
+        # One step: there is nothing to forget.
+        window = self._window
+        if not self.changing.is_set and now_us < window.until_us:
+            return window.failures / window.calls if window.failures else 0.0
+        # So far.
         with self.lock, self.changing:
             self._window.expire(now_us)
             return self._window.failures / self._window.calls if self._window.calls else 0.0

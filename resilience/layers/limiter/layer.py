@@ -228,12 +228,10 @@ class RateLimiter:
         self.state.renew_lock()
 
     def attributes(self, call: Call) -> Mapping[str, Any]:
-        tokens = self.state.clock_of(self.settings, call.now_us)
-        return {
-            "resilience.health.factor": tokens.factor_ppb / 1e9,
-            "resilience.limiter.rate": tokens.rate_per_s,
-            "resilience.limiter.remaining": self._quota(call, tokens).remaining,
-        }
+        key_of = self.key_of
+        key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
+        tokens, remaining = self.state.standing(key, call.now_us, self.settings)
+        return attributes_of(tokens, remaining)
 
     def decisions(self) -> Mapping[str, int]:
         state = self.state
@@ -257,3 +255,12 @@ class RateLimiter:
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.name!r}, {self.settings.rate_per_s:g}/s, burst {self.settings.capacity})"
+
+
+def attributes_of(tokens: TokenClock, remaining: int) -> dict[str, Any]:
+    """What a span tells of a limiter: the factor and the rate of the clock that the call goes by, and the whole tokens left."""
+    return {
+        "resilience.health.factor": tokens.factor_ppb / 1e9,
+        "resilience.limiter.rate": tokens.rate_per_s,
+        "resilience.limiter.remaining": remaining,
+    }

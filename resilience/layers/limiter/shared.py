@@ -12,7 +12,7 @@ from resilience.errors import Quota, RateLimited
 from resilience.health import NEVER_US, HealthSignal
 from resilience.layers.base import Ask, Wait
 from resilience.layers.keys import KeyFunction, bounded
-from resilience.layers.limiter.layer import CostFunction, RateLimiter
+from resilience.layers.limiter.layer import CostFunction, RateLimiter, attributes_of
 from resilience.layers.limiter.questions import Answer, Away, HasBuckets, Take
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.shared_bucket import NEVER, UNIT, Decided
@@ -247,6 +247,10 @@ class SharedRateLimiter(RateLimiter):
             pace = state.pace()
             found = Decided(0, 0, pace.at(pace.step_at(self.clock.now_us() + state.buckets.offset_us))[1], False)
         return self._told(found, 1, tokens)
+
+    def attributes(self, call: Call) -> Mapping[str, Any]:
+        tokens = self.state.clock_of(self.settings, call.now_us)
+        return attributes_of(tokens, self._quota(call, tokens).remaining)
 
     def renew_locks(self) -> None:
         """In a forked child: those of the parent's other threads stay locked there."""

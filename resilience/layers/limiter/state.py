@@ -239,6 +239,44 @@ class LimiterState:
                 available_in_s=present.wait_until_us(reading + missing, now_us) / US_PER_S if missing > 0 else 0.0,
             )
 
+    def standing(self, key: Hashable | None, now_us: int, settings: RateLimiterSettings) -> tuple[TokenClock, int]:
+        """The token clock of a call under `settings`, and how many whole tokens are left for `key`: what `quota` says of them.
+
+        All the rest of a quota nobody asks for where a call is only recorded.
+        """
+        tokens, health = self.tokens, self.health
+        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+            self.sync(now_us)
+        hashed, is_plain, left = hash(key), key is None or type(key) is str, -1
+        # One step from here on, as in `take`: `_level` written out.
+        if not self.changing.is_set and is_plain and settings is self.settings:
+            table = self.table
+            shard = table.shards[hashed & table.mask]
+            part = shard.young
+            if key not in part:
+                part = shard.old
+            if key in part:
+                tokens = self.tokens
+                elapsed_us = now_us - tokens.since_us
+                reading = tokens.reading
+                if elapsed_us > 0:
+                    if tokens.denominator == 1:
+                        reading += elapsed_us * tokens.numerator
+                    else:
+                        reading += elapsed_us * tokens.numerator // tokens.denominator
+                full = reading - tokens.capacity
+                if full < tokens.floor:
+                    full = tokens.floor
+                bucket = part[key]
+                if bucket < full:
+                    bucket = full
+                left = (reading - bucket) // TOKEN if bucket < reading else 0
+        # So far.
+        if left >= 0:
+            return tokens, left
+        tokens = self.clock_of(settings, now_us)
+        return tokens, self.quota("", key, 0, now_us, tokens).remaining
+
     @property
     def is_cut(self) -> bool:
         """Whether health takes a part of the rate."""

@@ -25,20 +25,23 @@ _LATE_KEYS: Final = 4_096
 
 
 class TokenClock:
-    """Issues tokens at rate x factor. Not locked: its table's lock guards it."""
+    """Issues tokens at rate x factor. Not locked: its table's lock guards it.
+
+    factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor.
+    """
 
     __slots__ = (
-        "_effective_per_s",
-        "_factor_ppb",
+        "_configured_per_s",
         "_health",
-        "_rate_per_s",
         "burst",
         "capacity",
         "denominator",
+        "factor_ppb",
         "floor",
         "late",
         "numerator",
         "phase",
+        "rate_per_s",
         "reading",
         "since_us",
         "until_us",
@@ -71,21 +74,11 @@ class TokenClock:
         """Microseconds until the clock reads `reading` at the present pace: a microsecond earlier, it does not yet."""
         return self.since_us - (self.reading - reading) * self.denominator // self.numerator - now_us
 
-    @property
-    def factor_ppb(self) -> int:
-        """The health factor this clock goes by."""
-        return self._factor_ppb
-
-    @property
-    def rate_per_s(self) -> float:
-        """The effective rate: rate x factor."""
-        return self._effective_per_s
-
     # --- changing -------------------------------------------------------------------------------------------------------
 
     def goes_by(self, settings: RateLimiterSettings) -> bool:
         """Whether it has their rate and burst."""
-        return settings.capacity == self.burst and settings.exact_rate_per_s == self._rate_per_s
+        return settings.capacity == self.burst and settings.exact_rate_per_s == self._configured_per_s
 
     def hand_over(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The clock that goes on by new settings: refilled at the old rate up to now, less what exceeds the new capacity.
@@ -95,7 +88,7 @@ class TokenClock:
         """
         successor = copy(self)
         successor.late = {}
-        successor._turn(now_us, settings.exact_rate_per_s, settings.capacity, self._factor_ppb)
+        successor._turn(now_us, settings.exact_rate_per_s, settings.capacity, self.factor_ppb)
         self.reading = self.read(now_us)
         self.since_us = NEVER_US
         return successor
@@ -115,7 +108,7 @@ class TokenClock:
             self.phase = health.phase
             factor_ppb = self.phase.factor_ppb_at(now_us)
             self.until_us = self.phase.next_step_us(now_us)
-        self._turn(now_us, self._rate_per_s, self.burst, factor_ppb)
+        self._turn(now_us, self._configured_per_s, self.burst, factor_ppb)
 
     def catch_up(self, now_us: int) -> None:
         """Follow every move of the factor up to `now_us`, each at its own instant. The signal was synced to `now_us` before.
@@ -132,14 +125,14 @@ class TokenClock:
             else:  # too long asleep to know what happened in between: nothing is issued for that time
                 self.since_us = max(self.since_us, start_us)
             self.phase = phase
-            self._turn(start_us, self._rate_per_s, self.burst, phase.factor_ppb)
+            self._turn(start_us, self._configured_per_s, self.burst, phase.factor_ppb)
         self._follow(self.phase, now_us)
         self.until_us = self.phase.next_step_us(now_us)
 
     def _follow(self, phase: Phase, until_us: int) -> None:
         step_us = phase.next_step_us(self.since_us)
         while step_us <= until_us:
-            self._turn(step_us, self._rate_per_s, self.burst, phase.factor_ppb_at(step_us))
+            self._turn(step_us, self._configured_per_s, self.burst, phase.factor_ppb_at(step_us))
             step_us = phase.next_step_us(step_us)
 
     def _turn(self, at_us: int, rate_per_s: Fraction, burst: int, factor_ppb: int) -> None:
@@ -151,9 +144,9 @@ class TokenClock:
 
     def _set(self, rate_per_s: Fraction, burst: int, factor_ppb: int) -> None:
         pace = rate_per_s * factor_ppb * TOKEN / PPB / US_PER_S
-        self._rate_per_s = rate_per_s
+        self._configured_per_s = rate_per_s
         self.burst = burst
-        self._factor_ppb = factor_ppb
-        self._effective_per_s = float(rate_per_s * factor_ppb / PPB)  # each refusal tells it
+        self.factor_ppb = factor_ppb
+        self.rate_per_s = float(rate_per_s * factor_ppb / PPB)  # each refusal tells it
         self.numerator, self.denominator = pace.numerator, pace.denominator
         self.capacity = max(TOKEN, burst * TOKEN * factor_ppb // PPB)
