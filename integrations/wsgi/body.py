@@ -18,17 +18,16 @@ class Body:
     that a body of which the server keeps nothing but the iterator is not taken for one that was dropped.
     """
 
-    __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
+    __slots__ = ("_body", "_exchange", "_parts")
 
     def __init__(self, exchange: HttpExchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
         self._parts: Iterator[bytes] | None = None
-        self._is_replaced = False
 
     def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
-        while not self._is_replaced:
+        while True:
             try:
                 if exchange.settled or exchange.trace is not None:
                     part = exchange.as_current(self._next)
@@ -39,8 +38,15 @@ class Body:
                             self._parts = iter(self._body)
                         part = next(self._parts)
                     finally:
-                        exchange.leave(mark)
-                exchange.hands_over(part)
+                        if CURRENT.get() is exchange and exchange.within is None:
+                            CURRENT.reset(mark)
+                        else:
+                            exchange.leave(mark)
+                left = exchange.left
+                if left is not None and 0 < left <= len(part):
+                    exchange.hands_over_last()
+                else:
+                    exchange.hands_over(part)
             except StopIteration:
                 self._end()
                 return
@@ -48,10 +54,10 @@ class Body:
                 instead = exchange.broke_off(error)
                 if instead is None:
                     raise
-                self._is_replaced = True
+                self._parts = iter(())  # nothing follows
                 part = b"".join(instead)
             yield part
-            if exchange.settled and self._parts is not None and not self._is_replaced:  # the rest is the application's affair
+            if exchange.settled and self._parts is not None:  # the rest is the application's affair
                 for part in self._parts:
                     yield part
                 return

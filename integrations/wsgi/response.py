@@ -9,10 +9,10 @@ from typing import Final
 from resilience.edges import Outcome, judge_status
 from resilience.integrations.wsgi.types import Environ, Headers
 
-_CONTENT_TYPE: Final = "content-type"
-_CONTENT_LENGTH: Final = "content-length"
-_TYPE_SIZE: Final = len(_CONTENT_TYPE)
-_LENGTH_SIZE: Final = len(_CONTENT_LENGTH)
+CONTENT_TYPE: Final = "content-type"
+CONTENT_LENGTH: Final = "content-length"
+TYPE_SIZE: Final = len(CONTENT_TYPE)
+LENGTH_SIZE: Final = len(CONTENT_LENGTH)
 _EVENT_STREAM: Final = "text/event-stream"
 _STREAM_SIZE: Final = len(_EVENT_STREAM)
 _WITHOUT_BODY: Final = (204, 304)
@@ -32,20 +32,16 @@ def judged(status: str) -> tuple[int, Outcome]:
     return number, judge_status(number)
 
 
-def is_event_stream(headers: Headers) -> bool:
-    """Whether the response is an event stream (HTML, "Server-sent events")."""
-    is_stream = False
-    for name, value in headers:
-        if len(name) == _TYPE_SIZE and name.lower() == _CONTENT_TYPE:
-            is_stream = len(value) >= _STREAM_SIZE and value.lower().startswith(_EVENT_STREAM)
-    return is_stream
+def is_event_stream(content_type: str) -> bool:
+    """Whether a response of that type is an event stream (HTML, "Server-sent events")."""
+    return len(content_type) >= _STREAM_SIZE and content_type.lower().startswith(_EVENT_STREAM)
 
 
 def body_length(headers: Headers) -> int | None:
     """How many bytes the body has, if that is told."""
     length = None
     for name, value in headers:
-        if len(name) == _LENGTH_SIZE and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
+        if len(name) == LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isascii() and value.isdigit():
             length = int(value)
     return length
 
@@ -55,9 +51,11 @@ def has_no_body(environ: Environ, status: str) -> bool:
     return environ["REQUEST_METHOD"] == "HEAD" or status_number(status) in _WITHOUT_BODY
 
 
-def is_file(body: object, environ: Environ) -> bool:
-    """Whether the server sends the file by itself, with `sendfile` where it can; a wrapped one it would not know."""
-    wrapper = environ.get("wsgi.file_wrapper")
+def is_file(body: object, wrapper: object) -> bool:
+    """Whether the server sends the file by itself, with `sendfile` where it can; a wrapped one it would not know.
+
+    wrapper: the environment's `wsgi.file_wrapper`.
+    """
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
