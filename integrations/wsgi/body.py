@@ -43,7 +43,7 @@ class Body:
                         else:
                             exchange.leave(mark)
                 left = exchange.left
-                if left is not None and 0 < left <= len(part):
+                if left is not None and left <= len(part) and part:
                     exchange.hands_over_last()
                 else:
                     exchange.hands_over(part)
@@ -82,12 +82,13 @@ class Body:
         """The server is done with the response, sent or not."""
         exchange = self._exchange
         close = getattr(self._body, "close", None)
+        if exchange.settled:
+            if close is not None:
+                close()
+            return
         try:
             if close is not None:
-                if exchange.settled:
-                    close()
-                else:
-                    exchange.as_current(close)
+                exchange.as_current(close)
         finally:
             if not exchange.settled:
                 exchange.closed()

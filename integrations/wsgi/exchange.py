@@ -32,11 +32,12 @@ from resilience.integrations.wsgi.request import RequestCall, inbound_headers
 from resilience.integrations.wsgi.response import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
+    EVENT_STREAM,
     LENGTH_SIZE,
+    STREAM_SIZE,
     TYPE_SIZE,
     body_length,
     has_no_body,
-    is_event_stream,
     is_file,
     is_killed,
     judged,
@@ -71,9 +72,9 @@ class HttpExchange(RequestCall, SoleCall):
         "_has_given_head",
         "_head",
         "_is_in_parts",
+        "_is_usual",
         "_permit",
         "_start_response",
-        "_told_length",
         "_upload",
         "_write",
         "left",
@@ -94,8 +95,8 @@ class HttpExchange(RequestCall, SoleCall):
         self._guarded = guarded
         self._start_response = start_response
         self._permit: Permit | None = None  # None: it is its own
-        self._head: tuple[str, Headers] | None = None  # what the application wants to begin with
-        self._told_length: str | None = None  # what its head says of the length of its body
+        self._is_usual = True  # whether only its head and `error` can say how it ended
+        self._head: tuple[str, Headers, str | None] | None = None  # what the application wants to begin with, the length in it apart
         self.left: int | None = None  # bytes of the body that are still to come, where it comes by and by and its length is known
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
         self._is_in_parts = False  # whether it comes by and by: only then does it matter how long it is
@@ -112,11 +113,13 @@ class HttpExchange(RequestCall, SoleCall):
         if ABANDONED:
             settle_abandoned()
         guarded, environ = self._guarded, self.environ
-        if not environ.keys().isdisjoint(guarded.inbound_environ):
+        says_more = not environ.keys().isdisjoint(guarded.telling_environ)
+        if says_more and not environ.keys().isdisjoint(guarded.inbound_environ):
             read_inbound(guarded, self, inbound_headers(environ, guarded.inbound_environ))
         try:
             pipeline = guarded.pipeline
             if not pipeline.enter(self):
+                self._is_usual = False
                 self._permit = self._recorded(self._drive)
         except Rejected as refusal:
             self._end_span()
@@ -126,8 +129,10 @@ class HttpExchange(RequestCall, SoleCall):
             raise
         body: Iterable[bytes] | None = None
         try:
-            if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+            if says_more:
                 self._upload = upload_of(environ)
+                if self._upload is not None:
+                    self._is_usual = False
             mark = CURRENT.set(self)
             try:
                 if self.trace is None:
@@ -139,8 +144,8 @@ class HttpExchange(RequestCall, SoleCall):
                 if within is not self:
                     self.within = within
                 CURRENT.reset(mark)
-            kind, wrapper = type(body), environ.get("wsgi.file_wrapper")
-            if kind is list or kind is tuple or (wrapper is not None and is_file(body, wrapper)):
+            kind = type(body)
+            if kind is list or kind is tuple or ("wsgi.file_wrapper" in environ and is_file(body, environ)):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
                 self.hands_over_last()
                 return body
@@ -202,38 +207,38 @@ class HttpExchange(RequestCall, SoleCall):
             finally:
                 exc_info = None  # its traceback may refer to this frame
         own_copy = [*headers]
-        self._head = status, own_copy
         length, is_stream = None, False
         for name, value in own_copy:
             size = len(name)
-            if size == TYPE_SIZE and name.lower() == CONTENT_TYPE:
-                is_stream = is_event_stream(value)
-            elif size == LENGTH_SIZE and name.lower() == CONTENT_LENGTH:
-                length = value
-        self._told_length = length  # only a body that comes by and by is measured by it
+            if size == LENGTH_SIZE:
+                if name.lower() == CONTENT_LENGTH:
+                    length = value  # only where the body comes by and by it is looked into
+            elif size == TYPE_SIZE and name.lower() == CONTENT_TYPE:
+                is_stream = value[:STREAM_SIZE].lower() == EVENT_STREAM
+        self._head = status, own_copy, length
         if self._is_in_parts:
-            self.left = self._length()
+            self.left = None if length is None else body_length(length, own_copy)
         if is_stream:
             self._release_stream()
         return self.write
 
     def _comes_in_parts(self) -> None:
         """The body comes by and by: its length matters. Where the head tells it, that need not wait for the first part."""
+        head = self._head
         if not self._is_in_parts:
             self._is_in_parts = True
-            if self._told_length is not None:
-                self.left = self._length()
-        if self.left is not None and not self._has_given_head:
-            self._give_head()
-
-    def _length(self) -> int | None:
-        told, head = self._told_length, self._head
-        if told is None or head is None:
-            return None
-        return int(told) if told.isascii() and told.isdigit() else body_length(head[1])
+            if head is not None:
+                told = head[2]
+                if told is not None:
+                    self.left = int(told) if told.isdecimal() else body_length(told, head[1])
+        if self.left is not None and head is not None and not self._has_given_head:  # `_give_head`, written out
+            headers = head[1]
+            self._write = self._start_response(head[0], self._with_fields(headers) if self._guarded.quota_limiters else headers)
+            self._has_given_head = True
 
     def write(self, data: bytes) -> object:
         """What `start_response` returns, for applications that cannot return an iterable."""
+        self._is_usual = False
         self._comes_in_parts()
         self.begins()
         if not self._has_given_head:
@@ -266,29 +271,24 @@ class HttpExchange(RequestCall, SoleCall):
     def hands_over_last(self) -> None:
         """The server gets all of the body, or what was left of it: the response begins, where it has not, and the call is settled."""
         head = self._head
-        if (
-            self._permit is not None
-            or head is None
-            or self.error is not None
-            or self._upload is not None
-            or self._client_gone
-            or self.settled  # `write` may have sent it all
-        ):
+        if head is None or self.error is not None or not self._is_usual:
             now_us = self.begins()
-            if not self.settled:
+            if not self.settled:  # `write` may have sent it all
                 self.ended(now_us)
             return
         # `begins`, `ended` and `_judge` of the usual response, written out.
-        now_us, guarded = None, self._guarded
+        guarded = self._guarded
+        now_us, response_us = None, self.response_us
         if not self._has_begun:
             if not self._has_given_head:
-                status, headers = head
-                self._write = self._start_response(status, self._with_fields(headers) if guarded.quota_limiters else headers)
+                headers = head[1]
+                self._write = self._start_response(head[0], self._with_fields(headers) if guarded.quota_limiters else headers)
                 self._has_given_head = True
             self._has_begun = True
-            if self.response_us is None and (self.deadline_us is not None or guarded.times_start):
-                self.response_us = now_us = guarded.pipeline.clock.now_us()
-        if self.deadline_us is not None and self.response_us is not None and self.response_us > self.deadline_us:
+            if response_us is None and (self.deadline_us is not None or guarded.times_start):
+                self.response_us = response_us = now_us = guarded.pipeline.clock.now_us()
+        deadline_us = self.deadline_us
+        if deadline_us is not None and response_us is not None and response_us > deadline_us:
             self.ended(now_us)
             return
         self.within = None
@@ -299,8 +299,8 @@ class HttpExchange(RequestCall, SoleCall):
         """Give the server the head. Where the application gave none, the server makes an error of that."""
         head = self._head
         if head is not None and not self._has_given_head:
-            status, headers = head
-            self._write = self._start_response(status, self._with_fields(headers) if self._guarded.quota_limiters else headers)
+            headers = head[1]
+            self._write = self._start_response(head[0], self._with_fields(headers) if self._guarded.quota_limiters else headers)
             self._has_given_head = True
 
     def begins(self) -> int | None:

@@ -13,8 +13,9 @@ CONTENT_TYPE: Final = "content-type"
 CONTENT_LENGTH: Final = "content-length"
 TYPE_SIZE: Final = len(CONTENT_TYPE)
 LENGTH_SIZE: Final = len(CONTENT_LENGTH)
-_EVENT_STREAM: Final = "text/event-stream"
-_STREAM_SIZE: Final = len(_EVENT_STREAM)
+EVENT_STREAM: Final = "text/event-stream"
+"""A response whose type begins so is an event stream (HTML, "Server-sent events")."""
+STREAM_SIZE: Final = len(EVENT_STREAM)
 _WITHOUT_BODY: Final = (204, 304)
 
 
@@ -32,16 +33,13 @@ def judged(status: str) -> tuple[int, Outcome]:
     return number, judge_status(number)
 
 
-def is_event_stream(content_type: str) -> bool:
-    """Whether a response of that type is an event stream (HTML, "Server-sent events")."""
-    return len(content_type) >= _STREAM_SIZE and content_type.lower().startswith(_EVENT_STREAM)
-
-
-def body_length(headers: Headers) -> int | None:
-    """How many bytes the body has, if that is told."""
+def body_length(told: str, headers: Headers) -> int | None:
+    """How many bytes the body has. `told` is what the last header of that name says; any before it counts where that is no number."""
+    if told.isdecimal():  # of what Latin-1 has only 0 to 9 is
+        return int(told)
     length = None
     for name, value in headers:
-        if len(name) == LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isascii() and value.isdigit():
+        if len(name) == LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isdecimal():
             length = int(value)
     return length
 
@@ -51,11 +49,9 @@ def has_no_body(environ: Environ, status: str) -> bool:
     return environ["REQUEST_METHOD"] == "HEAD" or status_number(status) in _WITHOUT_BODY
 
 
-def is_file(body: object, wrapper: object) -> bool:
-    """Whether the server sends the file by itself, with `sendfile` where it can; a wrapped one it would not know.
-
-    wrapper: the environment's `wsgi.file_wrapper`.
-    """
+def is_file(body: object, environ: Environ) -> bool:
+    """Whether the server sends the file by itself, with `sendfile` where it can; a wrapped one it would not know."""
+    wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
