@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from resilience.edges import CURRENT, abandon
+from resilience.edges import abandon
+from resilience.integrations.wsgi.current import get_current, reset_current, set_current
 
 if TYPE_CHECKING:
     from resilience.integrations.wsgi.exchange import HttpExchange
@@ -32,14 +33,14 @@ class Body:
                 if exchange.settled or exchange.trace is not None:
                     part = exchange.as_current(self._next)
                 else:  # the same, written out
-                    mark = CURRENT.set(exchange.within or exchange)
+                    mark = set_current(exchange.within or exchange)
                     try:
                         if self._parts is None:
                             self._parts = iter(self._body)
                         part = next(self._parts)
                     finally:
-                        if CURRENT.get() is exchange and exchange.within is None:
-                            CURRENT.reset(mark)
+                        if get_current() is exchange and exchange.within is None:
+                            reset_current(mark)
                         else:
                             exchange.leave(mark)
                 left = exchange.left

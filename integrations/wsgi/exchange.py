@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from resilience import Rejected
 from resilience.edges import (
     ABANDONED,
-    CURRENT,
     Answer,
     Answers,
     Call,
@@ -28,6 +27,7 @@ from resilience.edges import (
     settle_abandoned,
 )
 from resilience.integrations.wsgi.body import Body
+from resilience.integrations.wsgi.current import get_current, reset_current, set_current
 from resilience.integrations.wsgi.request import RequestCall, inbound_headers
 from resilience.integrations.wsgi.response import (
     CONTENT_LENGTH,
@@ -133,17 +133,17 @@ class HttpExchange(RequestCall, SoleCall):
                 self._upload = upload_of(environ)
                 if self._upload is not None:
                     self._is_usual = False
-            mark = CURRENT.set(self)
+            mark = set_current(self)
             try:
                 if self.trace is None:
                     body = app(environ, self.start_response)
                 else:
                     body = self._recorded(partial(app, environ, self.start_response))
             finally:
-                within = CURRENT.get()
+                within = get_current()
                 if within is not self:
                     self.within = within
-                CURRENT.reset(mark)
+                reset_current(mark)
             kind = type(body)
             if kind is list or kind is tuple or ("wsgi.file_wrapper" in environ and is_file(body, environ)):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
@@ -179,7 +179,7 @@ class HttpExchange(RequestCall, SoleCall):
         """Do one step of the application's work as the current call, or within the one that an earlier step has begun."""
         if self.settled:
             return step()
-        mark = CURRENT.set(self.within or self)
+        mark = set_current(self.within or self)
         try:
             return step() if self.trace is None else self._recorded(step)
         finally:
@@ -187,12 +187,12 @@ class HttpExchange(RequestCall, SoleCall):
 
     def leave(self, mark: Token[Call | None]) -> None:
         """The application is done with a step. What it left as the current call is so in its next one too."""
-        within = CURRENT.get()
+        within = get_current()
         if within is not self:
             self.within = within
         elif self.within is not None:
             self.within = None
-        CURRENT.reset(mark)
+        reset_current(mark)
 
     # --- the response -------------------------------------------------------------------------------------------------------
 
@@ -211,33 +211,36 @@ class HttpExchange(RequestCall, SoleCall):
         for name, value in own_copy:
             size = len(name)
             if size == LENGTH_SIZE:
-                if name.lower() == CONTENT_LENGTH:
+                if name == "Content-Length" or name.lower() == CONTENT_LENGTH:
                     length = value  # only where the body comes by and by it is looked into
-            elif size == TYPE_SIZE and name.lower() == CONTENT_TYPE:
-                is_stream = value[:STREAM_SIZE].lower() == EVENT_STREAM
+            elif size == TYPE_SIZE and (name == "Content-Type" or name.lower() == CONTENT_TYPE):
+                # Most types are shorter, or differ in their sixth letter.
+                is_stream = len(value) >= STREAM_SIZE and value[5] in "eE" and value.lower().startswith(EVENT_STREAM)
         self._head = status, own_copy, length
         if self._is_in_parts:
             self.left = None if length is None else body_length(length, own_copy)
         if is_stream:
             self._release_stream()
-        return self.write
+        return self
 
     def _comes_in_parts(self) -> None:
         """The body comes by and by: its length matters. Where the head tells it, that need not wait for the first part."""
         head = self._head
+        if head is None:
+            self._is_in_parts = True
+            return
+        status, headers, told = head
+        left = self.left
         if not self._is_in_parts:
             self._is_in_parts = True
-            if head is not None:
-                told = head[2]
-                if told is not None:
-                    self.left = int(told) if told.isdecimal() else body_length(told, head[1])
-        if self.left is not None and head is not None and not self._has_given_head:  # `_give_head`, written out
-            headers = head[1]
-            self._write = self._start_response(head[0], self._with_fields(headers) if self._guarded.quota_limiters else headers)
+            if told is not None:
+                self.left = left = int(told) if told.isdecimal() else body_length(told, headers)
+        if left is not None and not self._has_given_head:  # `_give_head`, written out
+            self._write = self._start_response(status, self._with_fields(headers) if self._guarded.quota_limiters else headers)
             self._has_given_head = True
 
-    def write(self, data: bytes) -> object:
-        """What `start_response` returns, for applications that cannot return an iterable."""
+    def __call__(self, data: bytes) -> object:
+        """The `write` that `start_response` returns, for applications that cannot return an iterable."""
         self._is_usual = False
         self._comes_in_parts()
         self.begins()
