@@ -108,7 +108,7 @@ def measure(subjects: Iterable[Subject], size: Size) -> Table:
 def calibrated(take: Take, turn_s: float) -> int:
     """How many operations make a turn. Warms up first: an application builds itself at its first request.
 
-    Nothing is collected meanwhile: one collection within a few operations makes for turns of a few operations, which never get warm.
+    Nothing is collected meanwhile: a collection within few operations would make for turns of few operations, which never get warm.
     """
     take(WARM_UP)
     count = 4

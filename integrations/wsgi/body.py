@@ -26,7 +26,7 @@ class Body:
         self._body = body
         self._parts: Iterator[bytes] | None = None
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:  # noqa: C901, PLR0912  # written out: most responses go through here
         exchange = self._exchange
         while True:
             try:

@@ -96,7 +96,7 @@ class HttpExchange(RequestCall, SoleCall):
         self._start_response = start_response
         self._permit: Permit | None = None  # None: it is its own
         self._is_usual = True  # whether only its head and `error` can say how it ended
-        self._head: tuple[str, Headers, str | None] | None = None  # what the application wants to begin with, the length in it apart
+        self._head: tuple[str, Headers, str | None] | None = None  # what it begins with; the length that the headers tell
         self.left: int | None = None  # bytes of the body that are still to come, where it comes by and by and its length is known
         self._has_begun = False  # whether a part of the body was handed over: then nothing can take its place any more
         self._is_in_parts = False  # whether it comes by and by: only then does it matter how long it is
@@ -108,7 +108,7 @@ class HttpExchange(RequestCall, SoleCall):
     def answers(self) -> Answers:
         return self._guarded.answers
 
-    def run(self, app: App) -> Iterable[bytes]:
+    def run(self, app: App) -> Iterable[bytes]:  # noqa: C901, PLR0912, PLR0915  # written out: every request goes through here
         """Serve the request: returns the body of its response."""
         if ABANDONED:
             settle_abandoned()
@@ -117,8 +117,7 @@ class HttpExchange(RequestCall, SoleCall):
         if says_more and not environ.keys().isdisjoint(guarded.inbound_environ):
             read_inbound(guarded, self, inbound_headers(environ, guarded.inbound_environ))
         try:
-            pipeline = guarded.pipeline
-            if not pipeline.enter(self):
+            if not guarded.pipeline.enter(self):
                 self._is_usual = False
                 self._permit = self._recorded(self._drive)
         except Rejected as refusal:
@@ -129,10 +128,8 @@ class HttpExchange(RequestCall, SoleCall):
             raise
         body: Iterable[bytes] | None = None
         try:
-            if says_more:
-                self._upload = upload_of(environ)
-                if self._upload is not None:
-                    self._is_usual = False
+            if says_more and (upload := upload_of(environ)) is not None:
+                self._upload, self._is_usual = upload, False
             mark = set_current(self)
             try:
                 if self.trace is None:
@@ -149,7 +146,17 @@ class HttpExchange(RequestCall, SoleCall):
                 # The whole of it is handed over here: the server may look at its length, or send the file by itself.
                 self.hands_over_last()
                 return body
-            self._comes_in_parts()
+            # It comes by and by: its length matters. Where the head tells that, it need not wait for the first part.
+            self._is_in_parts = True
+            head = self._head
+            if head is not None and not self._has_given_head:
+                status, headers, told = head
+                if told is not None:
+                    self.left = body_length(told, headers)
+                    if self.left is not None:
+                        headers = self._with_fields(headers) if guarded.quota_limiters else headers
+                        self._write = self._start_response(status, headers)
+                        self._has_given_head = True
             return Body(self, body)
         except BaseException as error:
             instead = self.broke_off(error)
@@ -218,31 +225,21 @@ class HttpExchange(RequestCall, SoleCall):
                 is_stream = len(value) >= STREAM_SIZE and value[5] in "eE" and value.lower().startswith(EVENT_STREAM)
         self._head = status, own_copy, length
         if self._is_in_parts:
-            self.left = None if length is None else body_length(length, own_copy)
+            self._find_length()
         if is_stream:
             self._release_stream()
         return self
 
-    def _comes_in_parts(self) -> None:
-        """The body comes by and by: its length matters. Where the head tells it, that need not wait for the first part."""
+    def _find_length(self) -> None:
         head = self._head
-        if head is None:
-            self._is_in_parts = True
-            return
-        status, headers, told = head
-        left = self.left
-        if not self._is_in_parts:
-            self._is_in_parts = True
-            if told is not None:
-                self.left = left = int(told) if told.isdecimal() else body_length(told, headers)
-        if left is not None and not self._has_given_head:  # `_give_head`, written out
-            self._write = self._start_response(status, self._with_fields(headers) if self._guarded.quota_limiters else headers)
-            self._has_given_head = True
+        self.left = None if head is None or head[2] is None else body_length(head[2], head[1])
 
     def __call__(self, data: bytes) -> object:
         """The `write` that `start_response` returns, for applications that cannot return an iterable."""
         self._is_usual = False
-        self._comes_in_parts()
+        if not self._is_in_parts:
+            self._is_in_parts = True
+            self._find_length()
         self.begins()
         if not self._has_given_head:
             raise AssertionError("write was called before start_response (PEP 3333)")
@@ -272,7 +269,7 @@ class HttpExchange(RequestCall, SoleCall):
                 self.ended(began_us)
 
     def hands_over_last(self) -> None:
-        """The server gets all of the body, or what was left of it: the response begins, where it has not, and the call is settled."""
+        """The server gets all of the body, or what was left of it: the response begins, where it has not, and that was the call."""
         head = self._head
         if head is None or self.error is not None or not self._is_usual:
             now_us = self.begins()

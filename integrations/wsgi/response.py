@@ -34,7 +34,7 @@ def judged(status: str) -> tuple[int, Outcome]:
 
 
 def body_length(told: str, headers: Headers) -> int | None:
-    """How many bytes the body has. `told` is what the last header of that name says; any before it counts where that is no number."""
+    """How many bytes the body has. `told` is what the last header of that name says; where that is no number, one before it may."""
     if told.isdecimal():  # of what Latin-1 has only 0 to 9 is
         return int(told)
     length = None
