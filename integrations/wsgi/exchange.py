@@ -154,8 +154,8 @@ class HttpExchange(RequestCall, SoleCall):
                 if told is not None:
                     self.left = body_length(told, headers)
                     if self.left is not None:
-                        headers = self._with_fields(headers) if guarded.quota_limiters else headers
-                        self._write = self._start_response(status, headers)
+                        start = self._start_response  # called so, since CPython looks up longer what is called as a method
+                        self._write = start(status, self._with_fields(headers) if guarded.quota_limiters else headers)
                         self._has_given_head = True
             return Body(self, body)
         except BaseException as error:
@@ -240,6 +240,8 @@ class HttpExchange(RequestCall, SoleCall):
         if not self._is_in_parts:
             self._is_in_parts = True
             self._find_length()
+        if self.left is not None:
+            self._give_head()
         self.begins()
         if not self._has_given_head:
             raise AssertionError("write was called before start_response (PEP 3333)")
@@ -281,8 +283,9 @@ class HttpExchange(RequestCall, SoleCall):
         now_us, response_us = None, self.response_us
         if not self._has_begun:
             if not self._has_given_head:
-                headers = head[1]
-                self._write = self._start_response(head[0], self._with_fields(headers) if guarded.quota_limiters else headers)
+                status, headers, _ = head
+                start = self._start_response
+                self._write = start(status, self._with_fields(headers) if guarded.quota_limiters else headers)
                 self._has_given_head = True
             self._has_begun = True
             if response_us is None and (self.deadline_us is not None or guarded.times_start):
@@ -299,8 +302,7 @@ class HttpExchange(RequestCall, SoleCall):
         """Give the server the head. Where the application gave none, the server makes an error of that."""
         head = self._head
         if head is not None and not self._has_given_head:
-            headers = head[1]
-            self._write = self._start_response(head[0], self._with_fields(headers) if self._guarded.quota_limiters else headers)
+            self._write = self._start_response(head[0], self._with_fields(head[1]))
             self._has_given_head = True
 
     def begins(self) -> int | None:
