@@ -106,14 +106,21 @@ def measure(subjects: Iterable[Subject], size: Size) -> Table:
 
 
 def calibrated(take: Take, turn_s: float) -> int:
-    """How many operations make a turn. Warms up first: an application builds itself at its first request."""
+    """How many operations make a turn. Warms up first: an application builds itself at its first request.
+
+    Nothing is collected meanwhile: a collection within few operations would make for turns of few operations, which never get warm.
+    """
     take(WARM_UP)
     count = 4
-    while True:
-        taken_s = take(count)
-        if taken_s >= turn_s / 2 or count >= 1_000_000:
-            return max(1, int(count * turn_s / max(taken_s, 1e-9)))
-        count *= 2
+    gc.disable()
+    try:
+        while True:
+            taken_s = take(count)
+            if taken_s >= turn_s / 2 or count >= 1_000_000:
+                return max(1, int(count * turn_s / max(taken_s, 1e-9)))
+            count *= 2
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -69,7 +69,8 @@ class Entrance(Passed):
         """
         if not self._is_usual:
             return self._enter(call)
-        call.now_us = now_us = self._now_ns() // NS_PER_US  # `begin`, written out
+        now_ns = self._now_ns
+        call.now_us = now_us = now_ns() // NS_PER_US  # `begin`, written out
         call.pipeline = self
         if _current() is not None:
             enclose(call)

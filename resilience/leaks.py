@@ -30,9 +30,7 @@ from resilience.watch.thread import NAME as WATCH_THREAD
 
 Task = asyncio.Task[Any]
 _LOOK_EVERY_S: Final = 0.005
-_GRPC_POLLER: Final = (
-    "(_poll_wrapper)"  # grpc.aio has one thread for all loops, until the last of its objects is gone
-)
+_GRPC_POLLER: Final = "(_poll_wrapper)"  # grpc.aio has one thread for all loops, until the last of its objects is gone
 _FORGOTTEN_EVERY: Final = 1_024
 _TEST_RUNNERS: Final = frozenset({"TestRunner._run_tests_and_fixtures"})  # anyio's pytest plugin runs tests in a task of its own
 _MACHINERY: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "functools", "resilience", "threading"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from resilience.edges import CURRENT, abandon
+from resilience.edges import abandon
+from resilience.integrations.wsgi.current import get_current, reset_current, set_current
 
 if TYPE_CHECKING:
     from resilience.integrations.wsgi.exchange import HttpExchange
@@ -18,29 +19,35 @@ class Body:
     that a body of which the server keeps nothing but the iterator is not taken for one that was dropped.
     """
 
-    __slots__ = ("_body", "_exchange", "_is_replaced", "_parts")
+    __slots__ = ("_body", "_exchange", "_parts")
 
     def __init__(self, exchange: HttpExchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
         self._parts: Iterator[bytes] | None = None
-        self._is_replaced = False
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:  # noqa: C901, PLR0912  # written out: most responses go through here
         exchange = self._exchange
-        while not self._is_replaced:
+        while True:
             try:
                 if exchange.settled or exchange.trace is not None:
                     part = exchange.as_current(self._next)
                 else:  # the same, written out
-                    mark = CURRENT.set(exchange.within or exchange)
+                    mark = set_current(exchange.within or exchange)
                     try:
                         if self._parts is None:
                             self._parts = iter(self._body)
                         part = next(self._parts)
                     finally:
-                        exchange.leave(mark)
-                exchange.hands_over(part)
+                        if get_current() is exchange and exchange.within is None:
+                            reset_current(mark)
+                        else:
+                            exchange.leave(mark)
+                left = exchange.left
+                if left is not None and left <= len(part) and part:
+                    exchange.hands_over_last()
+                else:
+                    exchange.hands_over(part)
             except StopIteration:
                 self._end()
                 return
@@ -48,10 +55,10 @@ class Body:
                 instead = exchange.broke_off(error)
                 if instead is None:
                     raise
-                self._is_replaced = True
+                self._parts = iter(())  # nothing follows
                 part = b"".join(instead)
             yield part
-            if exchange.settled and self._parts is not None and not self._is_replaced:  # the rest is the application's affair
+            if exchange.settled and self._parts is not None:  # the rest is the application's affair
                 for part in self._parts:
                     yield part
                 return
@@ -76,12 +83,13 @@ class Body:
         """The server is done with the response, sent or not."""
         exchange = self._exchange
         close = getattr(self._body, "close", None)
+        if exchange.settled:
+            if close is not None:
+                close()
+            return
         try:
             if close is not None:
-                if exchange.settled:
-                    close()
-                else:
-                    exchange.as_current(close)
+                exchange.as_current(close)
         finally:
             if not exchange.settled:
                 exchange.closed()

@@ -45,13 +45,16 @@ class ResilienceMiddleware:
     ) -> None:
         self.app = app
         self._source, close = open_source(config, pipeline, refusals, answer)
+        self._sole = self._source.sole
         self._close: Callable[[], None] | None = close
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        guarded = self._source.find(environ["REQUEST_METHOD"], path if path.isascii() else own_path(environ))
+        guarded = self._sole
         if guarded is None:
-            return self.app(environ, start_response)
+            path = environ.get("PATH_INFO", "")
+            guarded = self._source.find(environ["REQUEST_METHOD"], path if path.isascii() else own_path(environ))
+            if guarded is None:
+                return self.app(environ, start_response)
         return HttpExchange(guarded, environ, start_response).run(self.app)
 
     def close(self) -> None:

@@ -9,12 +9,13 @@ from typing import Final
 from resilience.edges import Outcome, judge_status
 from resilience.integrations.wsgi.types import Environ, Headers
 
-_CONTENT_TYPE: Final = "content-type"
-_CONTENT_LENGTH: Final = "content-length"
-_TYPE_SIZE: Final = len(_CONTENT_TYPE)
-_LENGTH_SIZE: Final = len(_CONTENT_LENGTH)
-_EVENT_STREAM: Final = "text/event-stream"
-_STREAM_SIZE: Final = len(_EVENT_STREAM)
+CONTENT_TYPE: Final = "content-type"
+CONTENT_LENGTH: Final = "content-length"
+TYPE_SIZE: Final = len(CONTENT_TYPE)
+LENGTH_SIZE: Final = len(CONTENT_LENGTH)
+EVENT_STREAM: Final = "text/event-stream"
+"""A response whose type begins so is an event stream (HTML, "Server-sent events")."""
+STREAM_SIZE: Final = len(EVENT_STREAM)
 _WITHOUT_BODY: Final = (204, 304)
 
 
@@ -32,20 +33,13 @@ def judged(status: str) -> tuple[int, Outcome]:
     return number, judge_status(number)
 
 
-def is_event_stream(headers: Headers) -> bool:
-    """Whether the response is an event stream (HTML, "Server-sent events")."""
-    is_stream = False
-    for name, value in headers:
-        if len(name) == _TYPE_SIZE and name.lower() == _CONTENT_TYPE:
-            is_stream = len(value) >= _STREAM_SIZE and value.lower().startswith(_EVENT_STREAM)
-    return is_stream
-
-
-def body_length(headers: Headers) -> int | None:
-    """How many bytes the body has, if that is told."""
+def body_length(told: str, headers: Headers) -> int | None:
+    """How many bytes the body has. `told` is what the last header of that name says; where that is no number, one before it may."""
+    if told.isdecimal():  # of what Latin-1 has only 0 to 9 is
+        return int(told)
     length = None
     for name, value in headers:
-        if len(name) == _LENGTH_SIZE and name.lower() == _CONTENT_LENGTH and value.isascii() and value.isdigit():
+        if len(name) == LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isdecimal():
             length = int(value)
     return length
 

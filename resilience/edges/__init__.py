@@ -8,7 +8,7 @@ from __future__ import annotations
 from resilience.call import CURRENT, Call, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S
 from resilience.drivers import adrive, drive, resumed, within
-from resilience.edges.abandoned import abandon, settle_abandoned
+from resilience.edges.abandoned import ABANDONED, abandon, settle_abandoned
 from resilience.edges.answers import (
     OUTWARD_DETAIL,
     RELAYED_DETAIL,
@@ -49,6 +49,7 @@ from resilience.timers import CancelTimer, Slot, wheel_of
 from resilience.tries import DetachedTry
 
 __all__ = [
+    "ABANDONED",
     "ATTEMPT_HEADER",
     "CURRENT",
     "FAILURE",

@@ -9,19 +9,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-_noted: Final[deque[Callable[[], object]]] = deque()
+ABANDONED: Final[deque[Callable[[], object]]] = deque()
+"""What settles the calls that were noted. For edges that look whether there are any before they call `settle_abandoned`."""
 
 
 def abandon(settle: Callable[[], object]) -> None:
     """Note a call, by what settles it. For destructors."""
-    _noted.append(settle)
+    ABANDONED.append(settle)
 
 
 def settle_abandoned() -> None:
     """Settle the calls that were noted. For the beginning of the next one."""
-    while _noted:
+    while ABANDONED:
         try:
-            settle = _noted.popleft()
+            settle = ABANDONED.popleft()
         except IndexError:  # another thread took the last one just now
             return
         settle()

@@ -37,6 +37,7 @@ class Guarded:
         "quota_limiters",
         "reads_grpc_timeout",
         "streams_have_deadline",
+        "telling_environ",
         "times_start",
     )
 
@@ -49,6 +50,7 @@ class Guarded:
         self.reads_grpc_timeout = "grpc-timeout" in read
         self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in names)
         self.inbound_environ = {f"HTTP_{name.upper().replace('-', '_')}": name for name in names}  # the same by CGI (RFC 3875)
+        self.telling_environ = frozenset((*self.inbound_environ, "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"))  # and of a body
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers
@@ -64,6 +66,10 @@ class Guarded:
 class RouteSource(Protocol):
     """Answers which pipeline guards a request."""
 
+    @property
+    def sole(self) -> Guarded | None:
+        """What guards every request, whatever it is; None where routes say it."""
+
     def find(self, method: str, path: str) -> Guarded | None:
         """The guarded pipeline of an HTTP request, or None where it is not guarded."""
 
@@ -76,20 +82,22 @@ class RouteSource(Protocol):
 
 class _OnePipeline:
     def __init__(self, pipeline: Pipeline, answers: Answers) -> None:
-        self._guarded = Guarded(pipeline, answers)
+        self.sole = Guarded(pipeline, answers)
 
     def find(self, method: str, path: str) -> Guarded | None:
-        return self._guarded
+        return self.sole
 
     def find_grpc(self, method: str) -> Guarded | None:
-        return self._guarded
+        return self.sole
 
     def status(self) -> dict[str, Any]:
-        return pipeline_status(self._guarded.pipeline)
+        return pipeline_status(self.sole.pipeline)
 
 
 class _Routes:
     """The routes of a toolkit. What was worked out for a pipeline is kept until the toolkit's configuration changes."""
+
+    sole: Final = None
 
     def __init__(self, toolkit: Toolkit, change: ChangeAnswer | None) -> None:
         self._toolkit = toolkit

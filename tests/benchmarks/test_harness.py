@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import time
@@ -49,6 +50,18 @@ def test_subjects_take_turns_and_the_median_counts() -> None:
     assert table.rows["b"].median == pytest.approx(4e6)
     assert table.rows["a"].low == pytest.approx(2e6)
     assert table.rows["a"].high == pytest.approx(3e6)
+
+
+def test_nothing_is_collected_while_operations_are_counted_and_timed() -> None:
+    collecting: list[bool] = []
+
+    def take(count: int) -> float:
+        collecting.append(gc.isenabled())
+        return 1.0
+
+    measure([Subject("a", lambda: take)], QUICK)
+    assert collecting == [True, False, *[False] * QUICK.rounds]  # it warms up first
+    assert gc.isenabled()
 
 
 def test_a_ratio_is_of_medians_less_what_both_stand_on() -> None:

@@ -397,6 +397,20 @@ def test_a_length_that_is_none_promises_nothing(length: str) -> None:
     assert bench.outcome() == "ok"
 
 
+@pytest.mark.parametrize(
+    ("lengths", "promised"),
+    [(("2", "5"), 5), (("5", "many"), 5), (("many", "5"), 5), (("5", "-1", ""), 5), (("-1", "many"), None)],
+)
+def test_of_several_lengths_the_last_one_that_is_a_number_counts(lengths: tuple[str, ...], promised: int | None) -> None:
+    bench = bench_at_probe()
+    app = _with_headers([*TEXT, *(("CONTENT-length", length) for length in lengths)], Parts(b"hel", b"lo"))
+    with left_open(Conversation(bench.guard(app, validated=False), validated=False)) as talk:
+        assert talk.next_part() == b"hel"
+        assert bench.outcome() == "held"
+        assert talk.next_part() == b"lo"
+        assert bench.outcome() == ("held" if promised is None else "ok")
+
+
 @pytest.mark.parametrize("parts", [(), (b"",)])
 def test_a_length_of_nothing_is_met_with_the_head(parts: tuple[bytes, ...]) -> None:
     bench = bench_at_probe()
