@@ -220,7 +220,7 @@ class Settles(Protocol):
 
 
 class SoleCall(Call):
-    """A call that one party settles, exactly once. It needs no permit, since it is its own: see `Stage.enter`."""
+    """A call that one party settles, exactly once. It needs no permit, since it is its own: see `Pipeline.enter`."""
 
     __slots__ = ()
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Protocol, runtime_checkable
 
-_monotonic_ns: Final = time.monotonic_ns
+monotonic_ns: Final = time.monotonic_ns
+"""What `SystemClock` reads. Always looked up here, never kept, so that whoever freezes time for a test freezes all of it."""
 US_PER_S: Final = 1_000_000
 """Microseconds in a second. Instants are whole microseconds on a monotonic clock, so that arithmetic on them is exact."""
-
-
 NS_PER_US: Final = 1_000
 
 
@@ -63,7 +62,7 @@ class SystemClock:
     timer_slot_us = 4_000
 
     def now_us(self) -> int:
-        return _monotonic_ns() // NS_PER_US
+        return monotonic_ns() // NS_PER_US
 
     def wall_s(self) -> float:
         return time.time()
@@ -87,8 +86,3 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
-
-
-def nanoseconds_of(clock: Clock) -> Callable[[], int]:
-    """What tells the time of `clock` in nanoseconds. That of the machine needs no function in Python, if its caller divides."""
-    return _monotonic_ns if type(clock) is SystemClock else lambda: clock.now_us() * NS_PER_US

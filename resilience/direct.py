@@ -12,7 +12,6 @@ from types import CoroutineType
 from typing import Any, Final, Protocol, TypeVar
 
 from resilience.call import CURRENT, FunctionCall, Outcome
-from resilience.clock import NS_PER_US, nanoseconds_of
 from resilience.drivers import Timeout, adrive, drive, within
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
@@ -52,13 +51,13 @@ def direct_way(name: str, outer: Stage, retry: Retry | None, inner: Stage) -> Di
 class Once:
     """The way without a retry."""
 
-    __slots__ = ("_admissions", "_clock", "_name", "_now_ns", "_timeout")
+    __slots__ = ("_admissions", "_clock", "_name", "_now_us", "_timeout")
 
     def __init__(self, stage: Stage) -> None:
         self._name = stage.pipeline
         self._admissions = stage._admissions
         self._clock = stage.clock
-        self._now_ns = nanoseconds_of(stage.clock)
+        self._now_us = stage.clock.now_us
         self._timeout = stage.timeout
 
     def run(self, call: FunctionCall, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
@@ -79,13 +78,13 @@ class Once:
             if type(result) is CoroutineType:
                 raise never_awaited(self._name, result)
         except BaseException as error:
-            _settle_error(call, error, self._now_ns)
+            _settle_error(call, error, self._now_us)
             raise
         finally:
             CURRENT.reset(mark)
         call.settled = True
         if held:  # `_settle_success`, written out
-            now_us = self._now_ns() // NS_PER_US
+            now_us = self._now_us()
             late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
             while held:
                 holder, token = held.pop()
@@ -111,13 +110,13 @@ class Once:
             else:
                 result = await within(call, self._timeout, self._clock, partial(fn, *args, **kwargs))
         except BaseException as error:
-            _settle_error(call, error, self._now_ns)
+            _settle_error(call, error, self._now_us)
             raise
         finally:
             CURRENT.reset(mark)
         call.settled = True
         if held:  # `_settle_success`, written out
-            now_us = self._now_ns() // NS_PER_US
+            now_us = self._now_us()
             late = call.deadline_us is not None and now_us > call.deadline_us and call.deadline_counts
             while held:
                 holder, token = held.pop()
@@ -128,7 +127,7 @@ class Once:
 class FirstTry:
     """The way with a retry, around which no layer keeps anything to settle."""
 
-    __slots__ = ("_clock", "_inner", "_limits_tries", "_name", "_now_ns", "_outer", "_rest", "_retry", "_timeout")
+    __slots__ = ("_clock", "_inner", "_limits_tries", "_name", "_now_us", "_outer", "_rest", "_retry", "_timeout")
 
     def __init__(self, name: str, outer: Stage, retry: Retry, inner: Stage) -> None:
         self._name = name
@@ -137,7 +136,7 @@ class FirstTry:
         self._retry = retry
         self._rest = partial(CallPlan, name, outer, retry, inner)
         self._clock = outer.clock
-        self._now_ns = nanoseconds_of(outer.clock)
+        self._now_us = outer.clock.now_us
         self._limits_tries = inner.timeout is not None
         self._timeout: Timeout | None = inner.timeout or outer.timeout
 
@@ -228,19 +227,19 @@ class FirstTry:
     def _succeeded(self, call: FunctionCall) -> None:
         """The first try is over, and so is the call."""
         if call.held:
-            _settle_success(call, self._now_ns() // NS_PER_US)
+            _settle_success(call, self._now_us())
         call.settled = True
         state = self._retry.state
         state.admitted += 1  # no lock: CPython switches threads between calls and rounds of a loop, and here is neither
         if state.health is not None or not state.budget.is_full:
-            state.budget.earn(state.factor_ppb(self._now_ns() // NS_PER_US))
+            state.budget.earn(state.factor_ppb(self._now_us()))
 
     def _settle(self, call: FunctionCall, error: BaseException | None, is_admitted: bool) -> None:
         """The first try is over, which the layers after the retry have let in or not."""
         if error is None:
-            _settle_success(call, self._now_ns() // NS_PER_US)
+            _settle_success(call, self._now_us())
         elif is_admitted:
-            _settle_error(call, error, self._now_ns)
+            _settle_error(call, error, self._now_us)
         else:
             _settle(call, Outcome.IGNORED, call.now_us)
 
@@ -258,7 +257,7 @@ class FirstTry:
         try:
             self._settle(first, error, is_admitted)
             tries = self._retry.begin(whole)
-            now_us = self._now_ns() // NS_PER_US
+            now_us = self._now_us()
             done: T = (
                 drive(self._rest(whole).more_tries(tries), self._clock, work)
                 if tries.again(error, result, now_us)
@@ -284,7 +283,7 @@ class FirstTry:
         try:
             self._settle(first, error, is_admitted)
             tries = self._retry.begin(whole)
-            now_us = self._now_ns() // NS_PER_US
+            now_us = self._now_us()
             done: T = (
                 await adrive(self._rest(whole).more_tries(tries), self._clock, work)
                 if tries.again(error, result, now_us)
@@ -323,10 +322,10 @@ def _settle_success(call: FunctionCall, now_us: int) -> None:
         layer.settle(token, outcome, call, now_us)
 
 
-def _settle_error(call: FunctionCall, error: BaseException, now_ns: Callable[[], int]) -> None:
+def _settle_error(call: FunctionCall, error: BaseException, now_us: Callable[[], int]) -> None:
     """Settle a call that ended with `error`, unless it is known already what ended it."""
     if call.error is None:
         call.error = error
     outcome = judge_error(call, call.error)
-    _settle(call, outcome, now_ns() // NS_PER_US if call.held else 0)
+    _settle(call, outcome, now_us() if call.held else 0)
     call.error = None  # every layer has seen it, and its traceback refers back to the call

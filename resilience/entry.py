@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from resilience import clock as clocks
 from resilience import stage as stages
 from resilience import tracing
-from resilience.call import CURRENT, Call, Passed, enclosing_call
-from resilience.clock import NS_PER_US, nanoseconds_of
+from resilience.call import CURRENT, Call, enclosing_call
+from resilience.clock import NS_PER_US, Clock, SystemClock
 from resilience.layers.address import LONGEST, UNKNOWN, known_key
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline, deadline_us_around
@@ -30,30 +31,36 @@ def enclose(call: Call) -> None:
         call.attempt = parent.attempt
 
 
-class Entrance(Passed):
+class Entrance:
     """The way into a pipeline, as far as it is the same for all calls."""
 
+    name: str
+    clock: Clock
     outer: Stage
 
     def _look_ahead(self) -> None:
         """Work out what is the same for all calls, once the layers are known."""
         layers: dict[type, Any] = {type(layer): layer for layer in self.outer.layers}
-        self._is_usual = not self.outer.has_effects and [type(layer) for layer in self.outer.layers] == [
-            kind for kind in _ORDER if kind in layers
-        ]
-        self._now_ns = nanoseconds_of(self.clock)
+        kinds = [type(layer) for layer in self.outer.layers]
+        self._is_usual = (
+            kinds == [kind for kind in _ORDER if kind in layers]
+            and not self.outer.has_effects
+            and type(self).begin is Entrance.begin
+            and not any("admit" in vars(layer) for layer in self.outer.layers)  # somebody has put another in its place
+        )
+        self._is_by_system_clock = type(self.clock) is SystemClock
         self._deadline: Deadline | None = layers.get(Deadline)
         self._limiter: RateLimiter | None = layers.get(RateLimiter)
         self._breaker: CircuitBreaker | None = layers.get(CircuitBreaker)
-        self._settler: Any = None if self._breaker is None else self._breaker.settler
+        self._settler: Any = None if self._breaker is None else stages.settler_of(self._breaker)
 
     def begin(self, call: Call) -> bool:
         """Prepare a call: read the clock, find what encloses it, ask whether to record it.
 
         True: nobody records it and no layer needs a driver, so `outer.admit` will do.
         """
-        call.now_us = self._now_ns() // NS_PER_US
-        call.pipeline = self
+        call.now_us = self.clock.now_us()
+        call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
         if _current() is not None:
             enclose(call)
         call.trace = tracing.begin(self.name, call)
@@ -69,9 +76,9 @@ class Entrance(Passed):
         """
         if not self._is_usual:
             return self._enter(call)
-        now_ns = self._now_ns
-        call.now_us = now_us = now_ns() // NS_PER_US  # `begin`, written out
-        call.pipeline = self
+        # `begin`, and `SystemClock.now_us`, written out.
+        call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if self._is_by_system_clock else self.clock.now_us()
+        call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
         if _current() is not None:
             enclose(call)
         call.trace = trace = tracing.begin(self.name, call)
@@ -82,7 +89,7 @@ class Entrance(Passed):
         try:
             deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
             if deadline is not None:
-                if deadline.default_us is not None and call.timeout_s is None and call.deadline_us is None:
+                if deadline.default_us and call.timeout_s is None and call.deadline_us is None:
                     call.deadline_us = now_us + deadline.default_us
                     deadline.state.admitted += 1  # no lock: see `mark.py`
                 else:

@@ -10,7 +10,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from resilience import tracing
 from resilience.call import CURRENT, Call, FunctionCall
-from resilience.clock import NS_PER_US, SYSTEM_CLOCK, Clock
+from resilience.clock import SYSTEM_CLOCK, Clock
 from resilience.direct import direct_way, never_awaited
 from resilience.drivers import adrive, drive
 from resilience.entry import Entrance, enclose
@@ -53,6 +53,7 @@ class Pipeline(Entrance):
         self.outer = Stage(name, layers[:cut], self.clock)
         self.inner = Stage(name, layers[cut + 1 :], self.clock)
         self._has_effects = self.outer.has_effects or self.inner.has_effects
+        self._now_us = self.clock.now_us
         self._look_ahead()
         self._direct = direct_way(name, self.outer, self.retry, self.inner)
 
@@ -78,7 +79,7 @@ class Pipeline(Entrance):
             Rejected: a layer refused. Whatever `fn` raises is raised as itself.
             TypeError: `fn` is a coroutine function, whose work begins only when it is awaited.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_ns() // NS_PER_US, self)
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
         if CURRENT.get() is not None:
             enclose(call)
         call.trace = tracing.begin(self.name, call)
@@ -93,7 +94,7 @@ class Pipeline(Entrance):
         Raises:
             Rejected: a layer refused, or the deadline passed. Whatever `fn` raises is raised as itself.
         """
-        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_ns() // NS_PER_US, self)
+        call = FunctionCall(getattr(fn, "__name__", "call"), args, kwargs, self._now_us(), self)
         if CURRENT.get() is not None:
             enclose(call)
         call.trace = tracing.begin(self.name, call)

@@ -11,6 +11,7 @@ from resilience.clock import US_PER_S, Clock, wall_ns
 from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
 from resilience.layers.base import Ask, Effect, Layer, Wait
+from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
 from resilience.tracing import CallTrace
@@ -31,7 +32,7 @@ class Stage:
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
-        self._admissions = tuple((getattr(layer, "settler", layer), layer.admit) for layer in layers)
+        self._admissions = tuple((settler_of(layer), layer.admit) for layer in layers)
         self._recorded: tuple[tuple[Any, ...], ...] | None = None
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
@@ -189,6 +190,11 @@ class Stage:
         effect.over()
         call.now_us = self.clock.now_us()
         return None
+
+
+def settler_of(layer: Layer) -> Any:
+    """Who takes back what `layer` hands out: itself, unless it is a breaker as it is here, which may have its machine do so."""
+    return layer.settler if type(layer) is CircuitBreaker and "settle" not in vars(layer) else layer
 
 
 def ignore(call: Call) -> None:

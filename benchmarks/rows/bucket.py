@@ -14,9 +14,9 @@ from typing import Final
 
 from benchmarks.harness import Size, Subject, Table, Take, awaited, called_with, checked, measure
 from benchmarks.stitched import UNREACHED
-from resilience import RateLimited, RateLimiter
+from resilience import RateLimited, RateLimiter, clock
 from resilience.call import Call
-from resilience.clock import NS_PER_US, SYSTEM_CLOCK, nanoseconds_of
+from resilience.clock import NS_PER_US
 
 KEYS: Final = 100_000
 Decide = Callable[[str], object]
@@ -33,11 +33,11 @@ def our_limiter(admits: bool, max_keys: int = KEYS) -> RateLimiter:
 def ours(admits: bool, max_keys: int = KEYS) -> Decide:
     """Through the layer, as a pipeline does it: admission returns, a refusal is an error with its hint."""
     limiter = our_limiter(admits, max_keys)
-    call, now_ns, admit = Call(), nanoseconds_of(SYSTEM_CLOCK), limiter.admit
+    call, admit = Call(), limiter.admit
 
     def decide(key: str) -> object:
         call.key = key
-        call.now_us = now_ns() // NS_PER_US
+        call.now_us = clock.monotonic_ns() // NS_PER_US
         try:
             admit(call)
         except RateLimited:
@@ -50,8 +50,8 @@ def ours(admits: bool, max_keys: int = KEYS) -> Decide:
 def our_arithmetic(admits: bool) -> Decide:
     """The decision alone: what stands under the lock, with a read of the clock. 0 is admitted, else a wait."""
     limiter = our_limiter(admits)
-    take, now_ns = limiter.state.take, nanoseconds_of(SYSTEM_CLOCK)
-    return lambda key: take(key, 1, now_ns() // NS_PER_US) == 0
+    take = limiter.state.take
+    return lambda key: take(key, 1, clock.monotonic_ns() // NS_PER_US) == 0
 
 
 def of_limits(strategy: str) -> Make:

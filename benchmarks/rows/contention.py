@@ -16,9 +16,9 @@ from typing import Final
 from benchmarks.harness import Size, Subject, Table, Take, measure
 from benchmarks.rows.breaker import work
 from benchmarks.stitched import UNREACHED, Limit
-from resilience import CircuitBreaker, RateLimiter
+from resilience import CircuitBreaker, RateLimiter, clock
 from resilience.call import Call, Outcome
-from resilience.clock import NS_PER_US, SYSTEM_CLOCK, nanoseconds_of
+from resilience.clock import NS_PER_US
 
 THREADS: Final = (1, 2, 8)
 Operation = Callable[[], object]
@@ -27,13 +27,13 @@ Make = Callable[[], Callable[[], Operation]]
 
 
 def our_bucket() -> Callable[[], Operation]:
-    limiter, now_ns = RateLimiter(1e9, UNREACHED), nanoseconds_of(SYSTEM_CLOCK)
+    limiter = RateLimiter(1e9, UNREACHED)
 
     def own() -> Operation:
         call = Call()
 
         def decide() -> None:
-            call.now_us = now_ns() // NS_PER_US
+            call.now_us = clock.monotonic_ns() // NS_PER_US
             limiter.admit(call)
 
         return decide
@@ -42,17 +42,17 @@ def our_bucket() -> Callable[[], Operation]:
 
 
 def our_breaker() -> Callable[[], Operation]:
-    breaker, now_ns = CircuitBreaker(), nanoseconds_of(SYSTEM_CLOCK)
+    breaker = CircuitBreaker()
     settle = breaker.settler.settle
 
     def own() -> Operation:
         call = Call()
 
         def decide() -> None:
-            call.now_us = now_ns() // NS_PER_US
+            call.now_us = clock.monotonic_ns() // NS_PER_US
             ticket = breaker.admit(call)
             if ticket is not None:
-                settle(ticket, Outcome.OK, call, now_ns() // NS_PER_US)
+                settle(ticket, Outcome.OK, call, clock.monotonic_ns() // NS_PER_US)
 
         return decide
 
@@ -122,9 +122,7 @@ def run(size: Size) -> Table:
     for what in ("bucket", "breaker"):
         ours = f"{what}: resilience"
         table.ratio(f"{what}: 2 threads / 1", f"{ours}, 1 threads", f"{ours}, 2 threads")
-        for clock in ("", ", processor time"):
-            table.ratio(f"{what}: 8 threads / 1{clock}", f"{ours}, 1 threads{clock}", f"{ours}, 8 threads{clock}")
-            table.ratio(
-                f"{what}: 8 threads / limits{clock}", f"bucket: limits, fixed window, 8 threads{clock}", f"{ours}, 8 threads{clock}"
-            )
+        for by in ("", ", processor time"):
+            table.ratio(f"{what}: 8 threads / 1{by}", f"{ours}, 1 threads{by}", f"{ours}, 8 threads{by}")
+            table.ratio(f"{what}: 8 threads / limits{by}", f"bucket: limits, fixed window, 8 threads{by}", f"{ours}, 8 threads{by}")
     return table

@@ -69,8 +69,16 @@ def key_function(source: str | KeyFunction, trusted_proxies: Sequence[str] = ())
 
 
 def bounded(key: str | None) -> str:
-    """A key of bounded size: a long one is hashed. None is the key of all that have none."""
-    return UNKNOWN if key is None else key if len(key) <= _LONGEST_PLAIN else hashed([key])
+    """A key of bounded size: a long one is hashed. None is the key of all that have none.
+
+    It is plain text: one of a class of its own could compare by code of its own, in the midst of a table.
+    """
+    if type(key) is not str:
+        if key is None:
+            return UNKNOWN
+        given: object = key
+        key = str.__str__(given) if isinstance(given, str) else str(given)
+    return key if len(key) <= _LONGEST_PLAIN else hashed([key])
 
 
 def _bounded(function: KeyFunction) -> Callable[[Call], str]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import CircuitBreaker, Deadline, HealthSignal, Pipeline, RateLimiter, Rejected
+from resilience import (
+    Call,
+    CircuitBreaker,
+    Deadline,
+    DeadlineExceeded,
+    HealthSignal,
+    Pipeline,
+    RateLimited,
+    RateLimiter,
+    Rejected,
+)
 from resilience.call import CURRENT, Outcome, SoleCall
 from resilience.testing import ManualClock
 from tests.core.helpers import no_jitter
@@ -174,3 +185,76 @@ def test_what_waits_is_not_admitted_yet(clock: ManualClock) -> None:
     call = Request(None)
     assert not Pipeline("p", limiter).enter(call)
     assert (call.now_us, limiter.decisions()["admitted"]) == (clock.now_us(), 0)
+
+
+class TestWhatSomebodyHasPutInItsPlace:
+    def test_a_breaker_of_a_class_of_its_own_settles_by_itself(self, clock: ManualClock) -> None:
+        seen: list[Outcome] = []
+
+        class Mine(CircuitBreaker):
+            def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
+                seen.append(outcome)
+                super().settle(token, outcome, call, now_us)
+
+        pipeline = Pipeline("p", Mine(clock=clock))
+        pipeline.call(int)
+        call = Request(None)
+        assert pipeline.enter(call)
+        call.settle(Outcome.FAILED)
+        with pipeline.guard():
+            pass
+        assert seen == [Outcome.OK, Outcome.FAILED, Outcome.OK]
+
+    @pytest.mark.parametrize("name", ["admit", "settle"])
+    def test_a_method_of_one_breaker_that_was_replaced_is_called(self, clock: ManualClock, name: str) -> None:
+        breaker = CircuitBreaker(clock=clock)
+        with mock.patch.object(breaker, name, wraps=getattr(breaker, name)) as replaced:
+            pipeline = Pipeline("p", breaker)
+            call = Request(None)
+            assert pipeline.enter(call)
+            call.settle(Outcome.OK)
+            pipeline.call(int)
+        assert replaced.call_count == 2
+
+    def test_a_pipeline_that_begins_in_its_own_way_does_so(self, clock: ManualClock) -> None:
+        class ByTenant(Pipeline):
+            def begin(self, call: Call) -> bool:
+                call.key = "tenant"
+                return super().begin(call)
+
+        limiter = RateLimiter(1.0, burst=1, key="client_address", clock=clock)
+        pipeline = ByTenant("p", limiter)
+        assert pipeline.enter(Request("192.0.2.7"))
+        with pytest.raises(RateLimited):
+            pipeline.enter(Request("192.0.2.8"))
+
+
+def test_no_time_at_all_is_refused(clock: ManualClock) -> None:
+    with pytest.raises(DeadlineExceeded):
+        Pipeline("p", Deadline(4e-7, clock=clock)).enter(Request(None))
+
+
+def test_who_freezes_time_freezes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tools do that put another function in the place of `time.monotonic_ns` wherever a module has it."""
+    deadline, breaker = Deadline(1.0), CircuitBreaker(min_calls=1)
+    pipeline = Pipeline("p", deadline, RateLimiter(9.0), breaker)
+    monkeypatch.setattr("resilience.clock.monotonic_ns", lambda: 1_700_000_000_000_000_000)
+    call = Request(None)
+    assert pipeline.enter(call)
+    call.settle(Outcome.OK)
+    assert call.now_us == pipeline.clock.now_us() == 1_700_000_000_000_000
+    pipeline.call(int)
+    assert (deadline.decisions()["expired"], breaker.state.value) == (0, "closed")
+
+
+def test_a_pipeline_can_have_a_base_with_a_metaclass_of_its_own() -> None:
+    class Meta(type):
+        pass
+
+    class Base(metaclass=Meta):
+        pass
+
+    class Mine(Base, Pipeline):
+        pass
+
+    assert Mine("p").call(int) == 0

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dis
 import inspect
+import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from resilience import CircuitBreaker, HealthSignal, Outcome, RateLimiter, mark
+from resilience import Call, CircuitBreaker, HealthSignal, Outcome, RateLimited, RateLimiter, mark
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.layers.limiter.settings import RateLimiterSettings
@@ -133,25 +134,47 @@ def test_a_bucket_gives_out_no_token_twice_and_loses_none_while_others_change_it
     assert state.rejected == 20_000
 
 
+class Name(str):
+    """A text that compares by code of its own, in which another thread may come in."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+class Tokens(int):
+    """A number that does so."""
+
+    def __eq__(self, other: object) -> bool:
+        return int.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        return int.__hash__(self)
+
+    def __mul__(self, other: int) -> int:
+        return int.__mul__(self, other)
+
+
 @pytest.mark.usefixtures("marks")
-def test_a_key_that_compares_by_code_of_its_own_takes_the_lock(clock: ManualClock) -> None:
-    class Name(str):
-        def __hash__(self) -> int:
-            return str.__hash__(self)
-
-        def __eq__(self, other: object) -> bool:
-            return str.__eq__(self, other)
-
-    state = RateLimiter(1.0, burst=20_000, key=lambda call: "", clock=clock).state
+@pytest.mark.parametrize("explicit", [False, True])
+def test_keys_and_costs_of_classes_of_their_own_are_made_plain(clock: ManualClock, explicit: bool) -> None:
+    limiter = RateLimiter(1.0, burst=40_000, key=lambda call: Name("client"), cost=Tokens(2), clock=clock)
     admitted: Counter[int] = Counter()
 
     def take(number: int) -> None:
         for _ in range(7_500):
-            if state.take(Name("client"), 1, clock.now_us()) == 0:
+            call = Call(key=Name("client") if explicit else None, now_us=clock.now_us())
+            with suppress(RateLimited):
+                limiter.admit(call)
                 admitted[number] += 1
 
     together(*(lambda number=number: take(number) for number in range(4)))
-    assert sum(admitted.values()) == state.admitted == 20_000
+    assert sum(admitted.values()) == limiter.state.admitted == 20_000
+    assert [type(key) for shard in limiter.state.table.shards for key in shard.young] == [str]
 
 
 @pytest.mark.usefixtures("marks")
@@ -217,3 +240,26 @@ def test_a_mark_that_was_left_set_is_cleared_by_the_next_change(clock: ManualClo
     assert not state.changing.is_set
     assert state.take(None, 1, clock.now_us()) == 0
     assert state.take(None, 1, clock.now_us()) > 0
+
+
+def test_a_bucket_that_was_written_just_when_it_went_does_not_close_its_shard(clock: ManualClock) -> None:
+    """As under a debugger that lets another thread in at any line."""
+    state = RateLimiter(1.0, burst=1, key=lambda call: "", max_keys=2, clock=clock).state
+    for key in ("a", "b", "c"):
+        state.take(key, 1, clock.now_us())
+    (shard,) = state.table.shards
+    shard.queue = iter(())
+    shard.old["late"] = 0
+    clock.advance(60.0)
+    for number in range(8):
+        state.take(f"new {number}", 1, clock.now_us())
+        clock.advance(60.0)
+    assert "late" not in shard.old
+    assert len(state.table) <= 2
+
+
+@pytest.mark.parametrize(("trace", "is_set"), [("None", False), ("lambda *event: None", True)])
+def test_under_a_debugger_that_was_there_before_the_lock_is_always_taken(trace: str, is_set: bool) -> None:
+    code = f"import sys; sys.settrace({trace}); from resilience.mark import Mark; print(Mark().is_set)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == str(is_set)

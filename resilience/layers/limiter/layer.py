@@ -107,7 +107,7 @@ class RateLimiter:
         self._cost_of = cost
         self.cost = settings.cost if cost is None else None
         is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
-        self.usual_cost = settings.cost if is_usual else None  # of a call that says nothing of it: then taking it is all there is
+        self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -149,7 +149,7 @@ class RateLimiter:
         if call.cost is not None:
             return self._checked(call.cost)
         if self._cost_of is None:
-            return self.settings.cost
+            return int(self.settings.cost)
         try:
             return self._checked(self._cost_of(call))
         except Exception:

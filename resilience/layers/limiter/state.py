@@ -25,7 +25,10 @@ _HASH_OF_NONE: Final = hash(None)
 
 
 class LimiterState:
-    """Buckets of one limit; one without keys has the one of key None. Only `take`, `reserve` and `give_back` move tokens."""
+    """Buckets of one limit; one without keys has the one of key None. Only `take`, `reserve` and `give_back` move tokens.
+
+    A key is None or plain text, see `bounded`, and a cost a plain number: what is one step must run no code of theirs.
+    """
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
         self.renew_lock()
@@ -55,12 +58,9 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
-        if key is None:
-            hashed, is_plain = _HASH_OF_NONE, True
-        else:
-            hashed, is_plain = hash(key), type(key) is str  # other keys may compare by code of their own
+        hashed = _HASH_OF_NONE if key is None else hash(key)
         # One step from here on, as `_reserve` does it in several: `tokens.read`, `tokens.full` and the table written out.
-        if not self.changing.is_set and is_plain and (settings is None or settings is self.settings):
+        if not self.changing.is_set and (settings is None or settings is self.settings):
             table = self.table
             shard = table.shards[hashed & table.mask]
             part = shard.young
@@ -247,9 +247,9 @@ class LimiterState:
         tokens, health = self.tokens, self.health
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
-        hashed, is_plain, left = hash(key), key is None or type(key) is str, -1
+        hashed, left = hash(key), -1
         # One step from here on, as in `take`: `_level` written out.
-        if not self.changing.is_set and is_plain and settings is self.settings:
+        if not self.changing.is_set and settings is self.settings:
             table = self.table
             shard = table.shards[hashed & table.mask]
             part = shard.young

@@ -97,7 +97,10 @@ class BucketTable:
         if not shard.old:
             shard.grow_old()
         old, young = shard.old, shard.young
-        for key in islice(shard.queue, _LOOK_AT):
+        looked_at = list(islice(shard.queue, _LOOK_AT))
+        if not looked_at:  # one was written here just when it went: see `mark.py` on debuggers
+            shard.queue = iter(list(old))
+        for key in looked_at:
             bucket = old.pop(key)
             if bucket <= full:
                 self.size -= 1
