@@ -24,15 +24,14 @@ Make = Callable[[bool], Decide]
 """Makes a decider by a key: one that admits, or one that refuses. Every key has had what it may have before."""
 
 
-def our_limiter(admits: bool, max_keys: int = KEYS) -> RateLimiter:
+def our_limiter(rate_per_s: float, burst: int, max_keys: int = KEYS) -> RateLimiter:
     """One that has room for all keys, and by default not for one more."""
-    rate_per_s, burst = (1e9, UNREACHED) if admits else (1e-3, 1)
     return RateLimiter(rate_per_s, burst, key="client_address", max_keys=max_keys)
 
 
 def ours(admits: bool, max_keys: int = KEYS) -> Decide:
     """Through the layer, as a pipeline does it: admission returns, a refusal is an error with its hint."""
-    limiter = our_limiter(admits, max_keys)
+    limiter = our_limiter(1e9, UNREACHED, max_keys) if admits else our_limiter(1e-3, 1, max_keys)
     call, admit = Call(), limiter.admit
 
     def decide(key: str) -> object:
@@ -48,9 +47,8 @@ def ours(admits: bool, max_keys: int = KEYS) -> Decide:
 
 
 def our_arithmetic(admits: bool) -> Decide:
-    """The decision alone: what stands under the lock, with a read of the clock. 0 is admitted, else a wait."""
-    limiter = our_limiter(admits)
-    take = limiter.state.take
+    """The decision alone, with a read of the clock: 0 is admitted, else a wait. Both at one rate, whose numbers are of one size."""
+    take = our_limiter(1e-3, UNREACHED if admits else 1).state.take
     return lambda key: take(key, 1, clock.monotonic_ns() // NS_PER_US) == 0
 
 

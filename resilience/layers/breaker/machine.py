@@ -138,8 +138,8 @@ class Machine:
             # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
             if (
                 now_us < window.until_us
-                and window.failures * _SHARE < self._failure_share * calls
-                and window.slow_calls * _SHARE < self._slow_share * calls
+                and (not window.failures or window.failures * _SHARE < self._failure_share * calls)
+                and (not window.slow_calls or window.slow_calls * _SHARE < self._slow_share * calls)
             ):
                 window.calls = calls
                 window.current[0] += 1

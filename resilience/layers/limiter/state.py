@@ -55,12 +55,15 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        tokens, health = self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
-            self.sync(now_us)
+        health = self.health
+        if health is not None:
+            tokens = self.tokens
+            if now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase:
+                self.sync(now_us)
         hashed = _HASH_OF_NONE if key is None else hash(key)
         # One step from here on, as `_reserve` does it in several: `tokens.read`, `tokens.full` and the table written out.
-        if not self.changing.is_set and (settings is None or settings is self.settings):
+        own = self.settings
+        if not self.changing.is_set and (settings is own or settings is None):
             table = self.table
             shard = table.shards[hashed & table.mask]
             part = shard.young
@@ -88,16 +91,15 @@ class LimiterState:
                     if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket
                     return 0
-                if self.settings.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
+                if own.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
                     self.would_reject += 1
                 else:
                     self.rejected += 1
-                if units > tokens.capacity:
+                if cost != 1 and units > tokens.capacity:
                     return NEVER_US
-                excess = tokens.reading - bucket
-                if tokens.denominator != 1:
-                    excess *= tokens.denominator
-                return tokens.since_us - excess // tokens.numerator - now_us
+                if elapsed_us >= 0 and tokens.denominator == 1:
+                    return -((reading - bucket) // tokens.numerator)
+                return tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
         # So far.
         with self.lock, self.changing:
             return self._reserve(key, cost, now_us, 0, settings or self.settings)[0]
