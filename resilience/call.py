@@ -232,7 +232,10 @@ class SoleCall(Call):
             if now_us is None and self.pipeline is not None:
                 now_us = self.pipeline.clock.now_us()
             while held:
-                layer, token = held.pop()
+                try:
+                    layer, token = held.pop()
+                except IndexError:  # its deadline, in another thread, took the last one just now
+                    break
                 layer.settle(token, outcome, self, now_us or 0)
         return True
 

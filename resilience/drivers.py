@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from resilience.call import Call
 from resilience.clock import Clock
 from resilience.layers.base import Ask, Discard, Effect, Wait
-from resilience.timers import CancelTimer, is_cancellation
+from resilience.timers import CancelTimer, at_work, is_cancellation
 
 T = TypeVar("T")
 Timeout = Callable[[Call], BaseException]
@@ -91,12 +91,13 @@ async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callab
     """
     if timeout is None or call.deadline_us is None:
         return await work()
+    begun = at_work()
     timer: CancelTimer | None = None
     result: T
     try:
         awaitable = work()
         if type(awaitable) is not CoroutineType or awaitable.cr_await is not None:
-            timer = CancelTimer(clock, call.deadline_us)
+            timer = CancelTimer(clock, call.deadline_us, begun)
             return await awaitable
         try:
             awaited = awaitable.send(None)
@@ -105,7 +106,7 @@ async def within(call: Call, timeout: Timeout | None, clock: Clock, work: Callab
             return result
         rest = resumed(awaitable, awaited)
         del awaited  # it may have a result, which is the awaiting coroutine's alone
-        timer = CancelTimer(clock, call.deadline_us)
+        timer = CancelTimer(clock, call.deadline_us, begun)
         result = await rest
         return result
     except BaseException as error:

@@ -122,25 +122,32 @@ def wheel_of(loop: asyncio.AbstractEventLoop, clock: Clock) -> TimerWheel:
     return wheel
 
 
+def at_work() -> tuple[Task[Any], int]:
+    """The task that is at work here, and how many want it cancelled by now.
+
+    Raises:
+        RuntimeError: it is none of asyncio's, and so nothing that a deadline could cancel.
+    """
+    task = (_asyncio or _load_asyncio()).current_task()
+    if task is None:
+        raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
+    return task, task.cancelling()
+
+
 class CancelTimer:
     """Cancels the current task at a deadline, and tells that cancellation from one that comes from elsewhere.
 
     The rules are those of `asyncio.timeout`: the cancellation is taken back with `uncancel`, and becomes a deadline error only if
-    nobody else has asked for one since the timer was made: which is when there is something to wait for, not before.
+    nobody else has asked for one since `begun`, which is what `at_work` said when the work began. Without it that is now.
     """
 
     __slots__ = ("_alone", "_cancelling", "_slot", "_task", "fired")
 
-    def __init__(self, clock: Clock, deadline_us: int) -> None:
-        asyncio = _asyncio or _load_asyncio()
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a deadline can only cancel a task; run this under asyncio")
-        self._task: Task[Any] = task
-        self._cancelling = task.cancelling()
+    def __init__(self, clock: Clock, deadline_us: int, begun: tuple[Task[Any], int] | None = None) -> None:
+        self._task, self._cancelling = task, _ = at_work() if begun is None else begun
         self._alone: bool | None = None
         self.fired = False
+        loop = task.get_loop()
         last_loop, last_clock, wheel = _last  # `wheel_of` and `join`, written out
         if wheel is None or last_loop is not loop or last_clock is not clock:
             wheel = wheel_of(loop, clock)

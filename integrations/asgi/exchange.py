@@ -44,7 +44,8 @@ _EVENT_STREAM: Final = b"text/event-stream"
 class HttpExchange(RequestCall, SoleCall):
     """Admits the request, runs the application inside its deadline, settles with its last body, answers refusals.
 
-    Where nobody records it and no layer needs a driver it is its own permit: all that settles it happens in the thread of its loop.
+    Where nobody records it and no layer needs a driver it is its own permit. All that settles it happens in the thread
+    of its loop, but for an application that calls `send` in another.
     """
 
     __slots__ = (
@@ -63,7 +64,7 @@ class HttpExchange(RequestCall, SoleCall):
         "_task",
     )
     _permit: Permit | SoleCall
-    _task: asyncio.Task[None]  # set with the timer, as `_cancelling` and `_context`
+    _task: asyncio.Task[None]  # set where there is a deadline, as `_cancelling`; `_context` with the timer
     _context: Context
     _cancelling: int
     _cancelled: bool  # set when the timer fires, as `_answering`
@@ -136,7 +137,10 @@ class HttpExchange(RequestCall, SoleCall):
         try:
             context: Context | None = None
             if self.deadline_us is not None and self._guarded.deadline is not None:
-                context = copy_context()  # before the call is the current one, which the context would hold
+                task = current_task()
+                if task is not None:
+                    self._task, self._cancelling = task, task.cancelling()
+                    context = copy_context()  # before the call is the current one, which the context would hold
             mark = CURRENT.set(self)
             serving = app(self.scope, self.receive, self.send)
             if context is None:
@@ -297,13 +301,8 @@ class HttpExchange(RequestCall, SoleCall):
         deadline_us = self.deadline_us
         if deadline_us is None or self.settled:  # its first step has begun an event stream, or sent the whole response
             return
-        task = current_task()
-        if task is None:
-            return
-        self._task = task
-        self._cancelling = task.cancelling()
         self._context = context
-        self._slot = wheel_of(task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us)
+        self._slot = wheel_of(self._task.get_loop(), self._guarded.pipeline.clock).join(self, deadline_us)
 
     def _disarm(self) -> None:
         slot, self._slot = self._slot, None

@@ -45,7 +45,7 @@ from resilience.layers.timeouts import grpc_timeout_s
 from resilience.plan import Plan
 from resilience.stage import settle_error
 from resilience.stepped import SteppedPlan
-from resilience.timers import CancelTimer, Slot, wheel_of
+from resilience.timers import CancelTimer, Slot, at_work, wheel_of
 from resilience.tries import DetachedTry
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "abandon",
     "adrive",
     "answer_in_handler",
+    "at_work",
     "drive",
     "ended_by",
     "fault_of",

@@ -326,3 +326,61 @@ def test_a_coroutine_that_somebody_awaits_already(clock: ManualClock) -> None:
 
 async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def test_who_is_cancelled_in_its_first_step_is_cancelled_whatever_its_deadline_does_meanwhile(clock: ManualClock) -> None:
+    """As by Ctrl-C, with a clean-up that outlives the deadline."""
+    cleaned_up = []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            clock.advance(6.0)  # the deadline passes
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            cleaned_up.append(True)
+
+    async def scenario() -> tuple[bool, int]:
+        task = asyncio.ensure_future(inside(work, clock))
+        await asyncio.wait([task])
+        return task.cancelled(), task.cancelling()
+
+    assert asyncio.run(scenario()) == (True, 1)
+    assert cleaned_up
+
+
+def test_where_nothing_could_cancel_it_work_does_not_even_begin(clock: ManualClock) -> None:
+    begun = []
+
+    async def work() -> None:
+        begun.append(True)
+
+    waiting = inside(work, clock).__await__()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        next(waiting)
+    assert begun == []
+
+
+def test_outside_a_task_work_does_not_begin(clock: ManualClock) -> None:
+    begun, said = [], []
+
+    async def work() -> None:
+        begun.append(True)
+
+    def by_hand() -> None:
+        try:
+            next(inside(work, clock).__await__())
+        except RuntimeError as error:
+            said.append(str(error))
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_soon(by_hand)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert (begun, said) == ([], ["a deadline can only cancel a task; run this under asyncio"])

@@ -53,11 +53,11 @@ class TaskExchange(Exchange):
         client_us = self._client_deadline_us
         return client_us is None or deadline_us < client_us
 
-    def timer(self) -> CancelTimer | None:
-        """A timer that stops this task at the deadline; None where it needs none."""
+    def timer(self, begun: tuple[asyncio.Task[Any], int] | None = None) -> CancelTimer | None:
+        """A timer that stops this task at the deadline; None where it needs none. `begun`: as for `CancelTimer`."""
         if self.deadline_us is None or not self.needs_timer():
             return None
-        return CancelTimer(self._guarded.pipeline.clock, self.deadline_us)
+        return CancelTimer(self._guarded.pipeline.clock, self.deadline_us, begun)
 
     def settle_error(self, permit: Permit | SoleCall, error: BaseException) -> RpcAnswer | None:
         """Settle by what the handler raised. Returns how the RPC is to end instead, where that is for us to say."""

@@ -12,7 +12,7 @@ from typing import Any
 import grpc.aio
 
 from resilience import Pipeline, Rejected, Toolkit
-from resilience.edges import CURRENT, CancelTimer, RouteSource, open_source, resumed
+from resilience.edges import CURRENT, CancelTimer, RouteSource, at_work, open_source, resumed
 from resilience.integrations.grpc.aio.exchange import StreamExchange, TaskExchange
 from resilience.integrations.grpc.aio.threads import ThreadHandler
 from resilience.integrations.grpc.methods import DEFAULT_EXEMPT, Handlers
@@ -100,6 +100,7 @@ def _unary(source: RouteSource, method: str, behavior: Any) -> Any:  # noqa: C90
                 timer = exchange.timer()
                 response = await handling
             else:
+                begun = at_work()
                 try:
                     awaited = handling.send(None)  # nothing can cancel it before it waits: until then it needs no timer
                 except StopIteration as done:
@@ -107,7 +108,7 @@ def _unary(source: RouteSource, method: str, behavior: Any) -> Any:  # noqa: C90
                 else:
                     rest = resumed(handling, awaited)
                     del awaited  # it may have a result, which is the handler's alone
-                    timer = exchange.timer()
+                    timer = exchange.timer(begun)
                     response = await rest
             if timer is not None:
                 timer.disarm()

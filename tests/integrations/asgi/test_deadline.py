@@ -12,6 +12,7 @@ import pytest
 
 from resilience import Deadline, DeadlineExceeded, Pipeline, current_deadline
 from resilience.integrations.asgi import ResilienceMiddleware
+from resilience.testing import ManualClock
 from tests.integrations.asgi.apps import Bench, answering, with_lifespan
 from tests.integrations.asgi.conversation import Conversation, Message, run, turns
 from tests.integrations.asgi.server import TIMEOUT_S, received, serving
@@ -285,3 +286,29 @@ def test_what_a_streaming_handler_sends_after_its_deadline_goes_nowhere() -> Non
 
     run(scenario())
     assert sends <= 3
+
+
+@pytest.mark.parametrize("waits_first", [False, True])
+def test_a_request_that_is_cancelled_before_it_first_waits_stays_cancelled_whatever_its_deadline_does(waits_first: bool) -> None:
+    clock = ManualClock()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if waits_first:
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            clock.advance(2.0)  # the deadline passes while it cleans up
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    async def scenario() -> tuple[bool, Any]:
+        conversation = Conversation(ResilienceMiddleware(app, pipeline=Pipeline("api", Deadline(1.0, clock=clock))))
+        conversation.start()
+        await asyncio.wait([conversation.task])
+        return conversation.task.cancelled(), conversation.sent[0]["status"]
+
+    assert run(scenario()) == (True, 504)
