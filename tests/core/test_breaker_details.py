@@ -40,6 +40,17 @@ def test_spans_carry_state_generation_and_failure_rate(clock: ManualClock) -> No
     }
 
 
+def test_spans_forget_a_failure_to_the_very_instant(clock: ManualClock) -> None:
+    breaker = breaker_of(clock, min_calls=9, window_s=10.0)
+    attempt(Pipeline("p", breaker), fail)
+    window = breaker.pool.single._window
+    for _ in range(9):
+        clock.advance((window.until_us - clock.now_us()) / 1_000_000)
+        assert breaker.attributes(call_at(clock))["resilience.breaker.failure_rate"] == 1.0
+    clock.advance((window.until_us - clock.now_us()) / 1_000_000)
+    assert breaker.attributes(call_at(clock))["resilience.breaker.failure_rate"] == 0.0
+
+
 def test_spans_carry_the_factor_of_the_signal_it_writes(clock: ManualClock) -> None:
     breaker = breaker_of(clock, health=HealthSignal(cut=0.6, clock=clock), consecutive_failures=1)
     assert breaker.attributes(call_at(clock))["resilience.health.factor"] == 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -20,9 +20,11 @@ from resilience import (
     RateLimited,
     RateLimiter,
     Rejected,
+    stage,
+    tracing,
 )
 from resilience.call import CURRENT, Outcome, SoleCall
-from resilience.testing import ManualClock
+from resilience.testing import Leaked, ManualClock, nothing_leaks
 from tests.core.helpers import no_jitter
 
 
@@ -258,3 +260,114 @@ def test_a_pipeline_can_have_a_base_with_a_metaclass_of_its_own() -> None:
         pass
 
     assert Mine("p").call(int) == 0
+
+
+# --- each thing by itself ---------------------------------------------------------------------------------------------------------
+
+
+def enter(pipeline: Pipeline, address: str | None = None, key: str | None = None) -> Request:
+    """A request that has entered `pipeline`."""
+    call = Request(address)
+    call.key = key
+    assert pipeline.enter(call)
+    return call
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["client_address", lambda call: call.peer() and f"from {call.peer()}"],
+    ids=["client_address", "function"],
+)
+def test_each_address_has_a_bucket_of_its_own_and_an_explicit_key_goes_before_it(clock: ManualClock, name: Any) -> None:
+    pipeline = Pipeline("p", RateLimiter(0.001, burst=2, key=name, clock=clock))
+    for address in ("192.0.2.7", "192.0.2.8"):
+        enter(pipeline, address)
+        enter(pipeline, address)
+        with pytest.raises(RateLimited) as refused:
+            enter(pipeline, address)
+        assert refused.value.quota is not None
+        assert refused.value.quota.remaining == 0
+    enter(pipeline, "192.0.2.7", key="somebody")
+    enter(pipeline, "192.0.2.7", key="somebody")
+    with pytest.raises(RateLimited):
+        enter(pipeline, "192.0.2.9", key="somebody")
+    assert len(pipeline.layers[0].state.table) == 3
+
+
+def test_what_is_no_address_shares_one_bucket(clock: ManualClock) -> None:
+    pipeline = Pipeline("p", RateLimiter(0.001, burst=3, key="client_address", clock=clock))
+    for address in (None, "no address", "1" * 101):
+        enter(pipeline, address)
+    with pytest.raises(RateLimited):
+        enter(pipeline, "2" * 101)
+
+
+def test_a_late_call_goes_by_the_settings_that_it_found(clock: ManualClock) -> None:
+    limiter = RateLimiter(0.001, burst=3, clock=clock)
+    pipeline = Pipeline("p", limiter)
+    enter(pipeline)
+    limiter.state.configure(replace(limiter.settings, burst=30), clock.now_us())
+    enter(pipeline)
+    enter(pipeline)
+    with pytest.raises(RateLimited):
+        enter(pipeline)  # there are more tokens now, but not for a call of before
+
+
+def test_a_call_that_is_recorded_is_not_admitted_yet(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter, asked, trace = RateLimiter(9.0, clock=clock), [], object()
+
+    def begin(name: str, call: Call) -> object:
+        asked.append((name, call))
+        return trace
+
+    monkeypatch.setattr(tracing, "begin", begin)
+    call = Request(None)
+    assert not Pipeline("p", limiter).enter(call)
+    assert call.trace is trace
+    assert asked == [("p", call)]
+    assert limiter.decisions()["admitted"] == 0
+
+
+@pytest.mark.may_leak("permits")  # on purpose, inside of a guard of its own
+def test_one_that_is_never_settled_is_found(clock: ManualClock) -> None:
+    pipeline = Pipeline("p", CircuitBreaker(clock=clock))
+    with pytest.raises(Leaked, match=r"permit: of the request, .* never settled; holds breaker"), nothing_leaks(wait_s=0.0):
+        enter(pipeline)
+
+
+def test_without_a_guard_nobody_notes_it(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "noted", None)
+    enter(Pipeline("p", CircuitBreaker(clock=clock))).settle(Outcome.OK)
+
+
+def test_met_again_inside_the_same_request_a_breaker_has_one_vote(clock: ManualClock) -> None:
+    pipeline = Pipeline("p", CircuitBreaker(clock=clock))
+    outer = enter(pipeline)
+    mark = CURRENT.set(outer)
+    try:
+        inner = enter(pipeline)
+    finally:
+        CURRENT.reset(mark)
+    assert inner.held == []
+    inner.settle(Outcome.FAILED)
+    outer.settle(Outcome.OK)
+    assert pipeline.layers[0].decisions()["admitted"] == 1
+
+
+def test_the_present_is_a_whole_number_of_microseconds() -> None:
+    call = enter(Pipeline("p", RateLimiter(9.0)))
+    assert type(call.now_us) is int
+
+
+@pytest.mark.parametrize(("own", "known"), [(0, 2), (3, 3)])
+def test_a_try_is_counted_from_further_out(clock: ManualClock, own: int, known: int) -> None:
+    around = Request(None)
+    around.attempt = 2
+    call = Request(None)
+    call.attempt = own
+    mark = CURRENT.set(around)
+    try:
+        Pipeline("p", RateLimiter(9.0, clock=clock)).enter(call)
+    finally:
+        CURRENT.reset(mark)
+    assert (call.attempt, call.parent) == (known, around)

@@ -88,6 +88,54 @@ def test_spans_tell_what_the_quota_tells(clock: ManualClock, seed: int) -> None:
         }
 
 
+def remaining(limiter: RateLimiter, clock: ManualClock) -> int:
+    told: int = limiter.attributes(call_at(clock))["resilience.limiter.remaining"]
+    assert type(told) is int
+    return told
+
+
+def test_spans_tell_what_has_come_back_since(clock: ManualClock) -> None:
+    limiter = RateLimiter(1_000_000.0, burst=5, clock=clock)
+    assert admitted(limiter, clock, 5) == 5
+    assert remaining(limiter, clock) == 0
+    clock.advance(1e-6)
+    assert remaining(limiter, clock) == 1
+    clock.advance(60.0)
+    assert remaining(limiter, clock) == 5, "it holds no more"
+
+
+@pytest.mark.parametrize("rate_per_s", [0.0005, 0.0003])  # of which a microsecond is no whole number of units
+def test_spans_tell_parts_of_a_token_as_nothing(clock: ManualClock, rate_per_s: float) -> None:
+    limiter = RateLimiter(rate_per_s, burst=3, clock=clock)
+    assert admitted(limiter, clock, 3) == 3
+    clock.advance(1.5 / rate_per_s)
+    assert remaining(limiter, clock) == 1
+
+
+def test_spans_of_calls_without_a_key_ask_the_function_for_it(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=5, key=lambda call: call.name, clock=clock)
+    assert admitted(limiter, clock, 2, "test") == 2
+    assert remaining(limiter, clock) == 3
+
+
+def test_spans_follow_the_signal_to_the_very_instant(clock: ManualClock) -> None:
+    def factor() -> float:
+        told: float = limiter.attributes(call_at(clock))["resilience.health.factor"]
+        return told
+
+    health, hold = HealthSignal(recover=0.2, every_s=1.0, clock=clock), Hold()
+    limiter = RateLimiter(10.0, burst=10, health=health, clock=clock)
+    assert admitted(limiter, clock, 1) == 1
+    health.opened(hold, clock.now_us(), clock.now_us())
+    assert factor() == 0.3, "an incident that no call of its own has met yet"
+    clock.advance(1.0)  # the hold has lapsed
+    clock.advance(1.0)
+    assert factor() == 0.5, "a step that nobody else has asked the signal for"
+    clock.advance(1.0)
+    assert health.factor == 0.7
+    assert factor() == 0.7, "a step that somebody has asked the signal for before"
+
+
 @pytest.mark.parametrize(("key", "keys"), [(None, 0), ("method", 2)])
 def test_status_counts_the_keys_of_a_keyed_limiter(clock: ManualClock, key: str | None, keys: int) -> None:
     limiter = RateLimiter(2.0, burst=4, key=(lambda call: None) if key else None, clock=clock)
