@@ -294,6 +294,34 @@ def test_each_address_has_a_bucket_of_its_own_and_an_explicit_key_goes_before_it
     assert len(pipeline.layers[0].state.table) == 3
 
 
+def test_behind_trusted_proxies_the_address_is_the_clients(clock: ManualClock) -> None:
+    class Forwarded(Request):
+        __slots__ = ()
+
+        def headers(self, name: str) -> list[str]:
+            return ["198.51.100.9"] if name == "x-forwarded-for" else []
+
+    limiter = RateLimiter(0.001, burst=1, key="client_address", trusted_proxies=("10.0.0.0/8",), clock=clock)
+    pipeline = Pipeline("p", limiter)
+    assert pipeline.enter(Forwarded("10.0.0.1"))
+    with pytest.raises(RateLimited):
+        pipeline.enter(Forwarded("10.0.0.2"))
+    assert pipeline.enter(Request("10.0.0.3"))
+
+
+def test_a_key_of_a_header_is_not_the_address(clock: ManualClock) -> None:
+    class Keyed(Request):
+        __slots__ = ()
+
+        def headers(self, name: str) -> list[str]:
+            return [f"{name} of one"]
+
+    pipeline = Pipeline("p", RateLimiter(0.001, burst=1, key="header:x-api-key", clock=clock))
+    assert pipeline.enter(Keyed("192.0.2.7"))
+    with pytest.raises(RateLimited):
+        pipeline.enter(Keyed("192.0.2.8"))
+
+
 def test_what_is_no_address_shares_one_bucket(clock: ManualClock) -> None:
     pipeline = Pipeline("p", RateLimiter(0.001, burst=3, key="client_address", clock=clock))
     for address in (None, "no address", "1" * 101):

@@ -94,6 +94,15 @@ def remaining(limiter: RateLimiter, clock: ManualClock) -> int:
     return told
 
 
+def test_a_refusal_tells_of_the_callers_own_bucket(clock: ManualClock) -> None:
+    limiter = RateLimiter(1.0, burst=2, key=lambda call: call.name, clock=clock)
+    assert admitted(limiter, clock, 2, "alice") == 2
+    with pytest.raises(RateLimited) as refused:
+        limiter.admit(call_at(clock, "alice"))
+    assert refused.value.quota is not None
+    assert refused.value.quota.remaining == 0
+
+
 def test_spans_tell_what_has_come_back_since(clock: ManualClock) -> None:
     limiter = RateLimiter(1_000_000.0, burst=5, clock=clock)
     assert admitted(limiter, clock, 5) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import random
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from resilience import Call, CircuitBreaker, HealthSignal, Outcome, RateLimited, RateLimiter, mark
+from resilience.health import Hold
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.layers.limiter.settings import RateLimiterSettings
@@ -263,3 +265,48 @@ def test_under_a_debugger_that_was_there_before_the_lock_is_always_taken(trace: 
     code = f"import sys; sys.settrace({trace}); from resilience.mark import Mark; print(Mark().is_set)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == str(is_set)
+
+
+# --- the one step and the several -------------------------------------------------------------------------------------------------
+
+
+class Always(Mark):
+    """Set for ever, so that all take the lock and the long way."""
+
+    def __init__(self) -> None:
+        self.is_set = True
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+RATES: Final = (0.0003, 0.0005, 0.7, 3.0, 1_000_000.0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(clock: ManualClock, seed: int) -> None:
+    dice, health, hold = random.Random(seed), HealthSignal(recover=0.2, every_s=1.0, clock=clock), Hold()
+    rate_per_s = dice.choice(RATES)
+    limiter = RateLimiter(rate_per_s, burst=3, key=lambda call: "", max_keys=3, shadow=seed % 5 == 0, health=health, clock=clock)
+    settings, states = limiter.settings, [LimiterState(limiter.settings, health, clock.now_us()) for _ in range(2)]
+    states[1].changing = Always()
+    for _ in range(80):
+        if dice.random() < 0.1:
+            clock.step_back(dice.choice((1e-6, 0.5)))
+        else:
+            clock.advance(dice.choice((0.0, 0.0, 1e-6, 0.4 / rate_per_s, 1 / rate_per_s, 5 / rate_per_s)))
+        change, now_us = dice.random(), clock.now_us()
+        if change < 0.05:
+            health.opened(hold, now_us, None)
+        elif change < 0.1:
+            health.closed(hold, now_us)
+        elif change < 0.15:
+            settings = replace(settings, rate_per_s=dice.choice(RATES), burst=dice.randint(1, 5))
+            for state in states:
+                state.configure(settings, now_us)
+        key, cost, given = dice.choice((None, *"abcd")), dice.choice((0, 1, 1, 1, 2, 3)), dice.choice((None, settings))
+        assert states[0].take(key, cost, now_us, given) == states[1].take(key, cost, now_us, given)
+        key = dice.choice((None, *"abcd"))
+        assert states[0].standing(key, now_us, settings)[1] == states[1].standing(key, now_us, settings)[1]
+    counts = [(state.admitted, state.rejected, state.would_reject, len(state.table), state.table.overflowed) for state in states]
+    assert counts[0] == counts[1]
