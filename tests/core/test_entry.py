@@ -331,17 +331,19 @@ def test_what_is_no_address_shares_one_bucket(clock: ManualClock) -> None:
 
 
 def test_a_late_call_goes_by_the_settings_that_it_found(clock: ManualClock) -> None:
-    limiter = RateLimiter(0.001, burst=3, clock=clock)
+    limiter = RateLimiter(10.0, burst=3, clock=clock)
     pipeline = Pipeline("p", limiter)
-    enter(pipeline)
+    for _ in range(3):
+        enter(pipeline)
     limiter.state.configure(replace(limiter.settings, burst=30), clock.now_us())
-    enter(pipeline)
-    enter(pipeline)
+    clock.advance(0.3)  # tokens have come back, but not for a call of before
     with pytest.raises(RateLimited):
-        enter(pipeline)  # there are more tokens now, but not for a call of before
+        enter(pipeline)
+    assert limiter.state.take(None, 1, clock.now_us()) == 0
 
 
-def test_a_call_that_is_recorded_is_not_admitted_yet(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_call_that_is_recorded_is_not_admitted_yet(clock: ManualClock, monkeypatch: pytest.MonkeyPatch, in_order: bool) -> None:
     limiter, asked, trace = RateLimiter(9.0, clock=clock), [], object()
 
     def begin(name: str, call: Call) -> object:
@@ -350,7 +352,8 @@ def test_a_call_that_is_recorded_is_not_admitted_yet(clock: ManualClock, monkeyp
 
     monkeypatch.setattr(tracing, "begin", begin)
     call = Request(None)
-    assert not Pipeline("p", limiter).enter(call)
+    breaker = CircuitBreaker(clock=clock)
+    assert not Pipeline("p", *((limiter, breaker) if in_order else (breaker, limiter))).enter(call)
     assert call.trace is trace
     assert asked == [("p", call)]
     assert limiter.decisions()["admitted"] == 0

@@ -235,6 +235,23 @@ def test_who_finds_a_mark_set_waits_for_the_lock(clock: ManualClock, is_changing
     assert lock.taken == 4 * is_changing
 
 
+def test_a_mark_is_not_set_as_long_as_nothing_changes() -> None:
+    marking = Mark()
+    assert marking.is_set is False
+    with marking:
+        assert marking.is_set is True
+    assert marking.is_set is False
+
+
+def test_a_success_in_one_step_ends_a_row_of_failures(clock: ManualClock) -> None:
+    machine = CircuitBreaker(consecutive_failures=2, clock=clock).pool.single
+    for outcome in [*([Outcome.OK] * 9), Outcome.FAILED, Outcome.OK, Outcome.FAILED]:
+        ticket = machine.closed_ticket
+        assert ticket is not None
+        machine.settle(ticket, outcome, None, clock.now_us())
+    assert machine.closed_ticket is not None
+
+
 def test_a_mark_that_was_left_set_is_cleared_by_the_next_change(clock: ManualClock) -> None:
     state = RateLimiter(1.0, burst=2, clock=clock).state
     state.changing.is_set = True

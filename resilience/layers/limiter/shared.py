@@ -87,9 +87,7 @@ class SharedRateLimiter(RateLimiter):
 
     def admit(self, call: Call) -> Any:
         key = None if self.key_of is None else self.key_of(call) if call.key is None else bounded(call.key)
-        cost = self.cost
-        if cost is None or call.cost is not None:
-            cost = self._cost_for(call)
+        cost = self._cost_for(call)
         if cost > self._burst:
             self.refuse(call, key, cost, None)
             return None
