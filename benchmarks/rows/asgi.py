@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks import guards, stitched
 from benchmarks.fused_floor import FusedAsgi
-from benchmarks.harness import Size, Subject, Table, Take, awaited, measure
+from benchmarks.harness import Size, Subject, Table, Take, awaited, checked, measure
 from resilience.integrations.asgi import ResilienceMiddleware
 
 SCOPE: Final[dict[str, Any]] = {
@@ -120,8 +120,15 @@ APPS: Final[dict[str, Callable[[], Any]]] = {
 }
 
 
-def requests_to(app: Any, loop: asyncio.AbstractEventLoop) -> Take:
-    """Requests one after the other, each with a scope of its own."""
+def requests_to(app: Any, loop: asyncio.AbstractEventLoop, status: int = 200) -> Take:
+    """Requests one after the other, each with a scope of its own, that are answered with `status`."""
+    sent: list[Any] = []
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    loop.run_until_complete(app(SCOPE.copy(), receive, keep))
+    checked(sent[0]["status"], status)
     return awaited(loop, lambda: app(SCOPE.copy(), receive, send))
 
 

@@ -28,8 +28,8 @@ CLIENTS: Final = 100_000
 
 
 def with_routes(count: int, pattern: str) -> str:
-    """A file in which so many routes are looked through before the one that matches."""
-    before = "".join(f"  - {{match: {{path: {pattern % number}}}, pipeline: api}}\n" for number in range(count - 1))
+    """A file of so many routes, of which the last but one matches."""
+    before = "".join(f"  - {{match: {{path: {pattern % number}}}, pipeline: api}}\n" for number in range(count - 2))
     pipelines = "pipelines: {api: [{deadline: api}, {limiter: api}, {breaker: api}]}\n"
     return f"{LAYERS}breakers: {{api: {{}}}}\n{pipelines}routes:\n{before}{ROUTE}{REST}"
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from benchmarks import guards, stitched
-from benchmarks.harness import Size, Subject, Table, Take, checked, measure
+from benchmarks.harness import Size, Subject, Table, Take, measure
 from benchmarks.rows.asgi import SCOPE, prepared, raw_app, receive, requests_to, starlette_app
 from benchmarks.rows.breaker import our_breaker
 from resilience import Deadline, Pipeline, RateLimiter
@@ -51,8 +51,7 @@ def refusing(make: Callable[[], Any], status: int, loop: asyncio.AbstractEventLo
     """Requests that are answered by `status`, from the second on."""
     app = make()
     loop.run_until_complete(status_of(app))
-    checked(loop.run_until_complete(status_of(app)), status)
-    return requests_to(app, loop)
+    return requests_to(app, loop, status)
 
 
 ADMITTED: Final = "admitted"
