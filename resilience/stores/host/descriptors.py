@@ -12,10 +12,13 @@ from contextlib import suppress
 from typing import Final
 
 _open: Final[set[int]] = set()
+_pid = os.getpid()
+"""The process that has them open."""
 
 
 def note(fd: int) -> int:
     """Have a descriptor closed in forked children. Returns it."""
+    _let_go_of_the_parents()  # here too: in a child a thread may open files before the hook below is called
     _open.add(fd)
     return fd
 
@@ -26,8 +29,12 @@ def close(fd: int) -> None:
     os.close(fd)
 
 
-def _after_fork_in_child() -> None:
-    """Another file takes each number, so that whoever still has it closes nothing that was opened since."""
+def _let_go_of_the_parents() -> None:
+    """Once in a forked child: another file takes each number, so that whoever still has it closes nothing that was opened since."""
+    global _pid  # noqa: PLW0603  # what it is about is the process itself
+    if _pid == os.getpid():
+        return
+    _pid = os.getpid()
     fds = tuple(_open)
     _open.clear()
     if not fds:
@@ -44,4 +51,4 @@ def _after_fork_in_child() -> None:
     os.close(nothing)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_let_go_of_the_parents)

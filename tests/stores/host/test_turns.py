@@ -205,12 +205,29 @@ def test_a_child_that_is_forked_without_any_descriptor_left_lets_go_too(monkeypa
     def child() -> bool:
         monkeypatch.setattr(os, "devnull", "/none")
         descriptors.note(guard)
-        descriptors._after_fork_in_child()
-        descriptors._after_fork_in_child()  # has nothing to do
+        monkeypatch.setattr(descriptors, "_pid", 0)
+        descriptors._let_go_of_the_parents()
+        descriptors._let_go_of_the_parents()  # has nothing to do
         return not Path(f"/dev/fd/{guard}").exists()
 
     assert in_child(child) == 0
     descriptors.close(guard)
+
+
+def test_a_thread_of_a_child_may_open_files_before_the_hook_is_called(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The child's own locks must not become something else's then: nothing would keep it and others apart."""
+    place = Place("test", [str(folder)])
+    parents = place.open_lock("guard")
+
+    def child() -> bool:
+        monkeypatch.setattr(descriptors, "_pid", 0)  # as before the hook
+        own = place.open_lock("guard")
+        descriptors._let_go_of_the_parents()  # the hook
+        wanted = place.inode_of("guard")
+        return os.fstat(own).st_ino == wanted != os.fstat(parents).st_ino
+
+    assert in_child(child) == 0
+    descriptors.close(parents)
 
 
 def test_files_can_be_made_while_a_child_lives_that_was_forked_in_the_making_of_one(make_store: MakeStore, folder: Path) -> None:
