@@ -224,6 +224,11 @@ class SoleCall(Call):
 
     __slots__ = ()
 
+    @property
+    def call(self) -> Call:
+        """As `Permit.call`."""
+        return self
+
     def settle(self, outcome: Outcome, now_us: int | None = None) -> bool:
         """As `Permit.settle`."""
         self.settled = True

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final, TypeVar
 
 from resilience import tracing
-from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit
+from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S, Clock, wall_ns
 from resilience.drivers import Timeout, within
 from resilience.errors import DeadlineExceeded, Rejected
@@ -218,7 +218,9 @@ def _decided(call: Call, refusal: BaseException | None) -> str:
     return call.decision.value
 
 
-def settle_error(permit: Permit, error: BaseException, judge: Callable[[Call, BaseException], Outcome] = judge_error) -> None:
+def settle_error(
+    permit: Permit | SoleCall, error: BaseException, judge: Callable[[Call, BaseException], Outcome] = judge_error
+) -> None:
     """Settle a call that ended with `error`, unless it is known already what ended it; `judge` says what that shows."""
     call = permit.call
     if call.error is None:

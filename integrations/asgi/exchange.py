@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from asyncio import current_task
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Final
@@ -15,7 +15,6 @@ from resilience import Rejected
 from resilience.edges import (
     CURRENT,
     Answers,
-    Call,
     Guarded,
     Outcome,
     Permit,
@@ -29,6 +28,7 @@ from resilience.edges import (
     read_inbound,
     relayed_in,
     resumed,
+    settle_error,
     wheel_of,
 )
 from resilience.integrations.asgi.request import RequestCall, encoded, send_answer, text_headers
@@ -181,7 +181,7 @@ class HttpExchange(RequestCall, SoleCall):
         if self._client_gone:
             self._permit.settle(Outcome.IGNORED)
         else:
-            self._settle_error(error, judge_relayed if self._start is None else judge_error)
+            settle_error(self._permit, error, judge_relayed if self._start is None else judge_error)
         if self._expired:
             self._takes_back_cancellation()
             log.info("the handler raised %s while it was stopped at its deadline", type(error).__name__)
@@ -288,13 +288,6 @@ class HttpExchange(RequestCall, SoleCall):
             self.status = status = start["status"]
             self._permit.settle(judge_status(status))
 
-    def _settle_error(self, error: BaseException, judge: Callable[[Call, BaseException], Outcome]) -> None:
-        """Settle by what ended it: `error`, unless that is known already."""
-        if self.error is None:
-            self.error = error
-        self._permit.settle(judge(self, self.error))
-        self.error = None  # its traceback refers back to the call
-
     # --- the deadline -------------------------------------------------------------------------------------------------------
 
     def _arm(self, context: Context) -> None:
@@ -322,7 +315,7 @@ class HttpExchange(RequestCall, SoleCall):
         self._cancelled = False
         self._answering = None
         error = timeout(self)
-        self._settle_error(error, judge_error)
+        settle_error(self._permit, error)
         self.settled = False  # until the handler has ended: what it still does, in a thread say, sees that its time is over
         if self._start is None:
             answer = send_answer(self._send, self.answers.to(error, own=True))

@@ -25,6 +25,7 @@ from resilience.edges import (
     read_inbound,
     relayed_in,
     settle_abandoned,
+    settle_error,
 )
 from resilience.integrations.wsgi.body import Body
 from resilience.integrations.wsgi.current import get_current, reset_current, set_current
@@ -374,9 +375,7 @@ class HttpExchange(RequestCall, SoleCall):
         if self.error is None and (self._has_client_gone() or is_killed(error)):
             (self._permit or self).settle(Outcome.IGNORED)
         else:
-            if self.error is None:
-                self.error = error
-            (self._permit or self).settle(judge(self, self.error))
+            settle_error(self._permit or self, error, judge)
 
     def _settle(self, step: Callable[[], object]) -> None:
         try:
