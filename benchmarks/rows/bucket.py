@@ -48,8 +48,9 @@ def ours(admits: bool, max_keys: int = KEYS) -> Decide:
 
 def our_arithmetic(admits: bool) -> Decide:
     """The decision alone, with a read of the clock: 0 is admitted, else a wait. Both at one rate, whose numbers are of one size."""
-    take = our_limiter(1e-3, UNREACHED if admits else 1).state.take
-    return lambda key: take(key, 1, clock.monotonic_ns() // NS_PER_US) == 0
+    limiter = our_limiter(1e-3, UNREACHED if admits else 1)
+    draw, units, settings = limiter.state.draw, limiter.usual_units, limiter.settings
+    return lambda key: draw(key, units, clock.monotonic_ns() // NS_PER_US, settings) == 0
 
 
 def of_limits(strategy: str) -> Make:

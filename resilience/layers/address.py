@@ -15,6 +15,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNKNOWN: Final = "unknown"
 """The one key of all clients whose address nobody knows."""
 _MAX_HOPS: Final = 100
+_MOST_KNOWN: Final = 4_096
 LONGEST: Final = 100
 """No address is longer, with brackets, quotes, zone and port."""
 _IPV6_PREFIX: Final = 64
@@ -51,14 +52,28 @@ def _parsed(text: str) -> IPAddress | None:
     return address
 
 
-def address_key(text: str) -> str:
-    """The key of one client: an IPv4 address as it is, an IPv6 address by its /64, since one host owns all of that."""
-    return UNKNOWN if len(text) > LONGEST else known_key(text)
+_known: Final[dict[str | None, str]] = {}
+known_key: Final = _known.get
+"""The key of an address that was seen of late; None of another. Each request asks: for what it does not know, ask `address_key`."""
 
 
-@lru_cache(maxsize=4_096)
-def known_key(text: str) -> str:
-    """The same for a text of at most `LONGEST` characters."""
+def address_key(text: str | None) -> str:
+    """The key of one client: an IPv4 address as it is, an IPv6 address by its /64, since one host owns all of that.
+
+    None, and what is no address, is unknown: all such clients share a key.
+    """
+    if text is None or len(text) > LONGEST:  # what is kept is small, whatever is sent
+        return UNKNOWN
+    key = _known.get(text)
+    if key is None:
+        key = _key_of(text)
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[text] = key
+    return key
+
+
+def _key_of(text: str) -> str:
     if _IPV4(text):  # as nearly all are: to look through it takes a tenth of the time that to parse it takes
         return text
     address = _parsed(text)

@@ -10,7 +10,6 @@ from typing import Final
 
 from resilience.call import Call
 from resilience.layers.address import (
-    LONGEST,
     UNKNOWN,
     address_key,
     client_address,
@@ -105,12 +104,12 @@ def _address_function(source: str, trusted_proxies: Sequence[str]) -> Callable[[
 
     def of_peer(call: Call) -> str:
         peer = call.peer()
-        return UNKNOWN if peer is None or len(peer) > LONGEST else known_key(peer)
+        return known_key(peer) or address_key(peer)
 
     def behind_proxies(call: Call) -> str:
         peer = call.peer()
         if peer is not None and is_trusted(peer, trusted):
             peer = client_address(peer, read(call.headers(header)), trusted)
-        return UNKNOWN if peer is None else address_key(peer)
+        return address_key(peer)
 
     return behind_proxies if trusted else of_peer

@@ -497,7 +497,7 @@ def test_a_full_table_keeps_what_it_has_not_looked_at_and_looks_at_few() -> None
     for number in range(20):
         table.put(f"k{number}", 100 + number, 0)
     table.put("one more", 7, 0)
-    assert (len(table), table.overflow, len(table.shards[0].old)) == (20, 7, 12), "eight were looked at"
+    assert (len(table), table.overflow, len(table.old[0])) == (20, 7, 12), "eight were looked at"
     assert [table.get(f"k{number}", 0) for number in range(20)] == list(range(100, 120))
     table.put("k15", 200, 0)
     assert table.get("k15", 0) == 200

@@ -141,7 +141,7 @@ def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels
     names = [f"key {number}" for number in range(80)]
     assert all(take(limiter, clock, 1, name) is None for name in names)
     limiter.state.configure(replace(limiter.settings, max_keys=5_000_000), clock.now_us())
-    assert len(limiter.state.table.shards) > 1_000, "small enough that none stalls a call while it grows"
+    assert len(limiter.state.table.young) > 1_000, "small enough that none stalls a call while it grows"
     assert len(limiter.state.table) == 80
     assert [admitted(limiter, clock, 3, name) for name in names] == [1] * 80
     limiter.state.configure(replace(limiter.settings, max_keys=6_000_000), clock.now_us())
@@ -150,16 +150,16 @@ def test_a_table_that_becomes_much_larger_is_dealt_out_anew_and_keeps_its_levels
 
 @pytest.mark.parametrize(("max_keys", "shards"), [(1, 1), (4_096, 1), (4_097, 2), (8_192, 2), (8_193, 4), (100_000, 32)])
 def test_a_shard_is_made_for_four_thousand_keys(clock: ManualClock, max_keys: int, shards: int) -> None:
-    assert len(keyed(clock, max_keys=max_keys).state.table.shards) == shards
+    assert len(keyed(clock, max_keys=max_keys).state.table.young) == shards
 
 
 @pytest.mark.parametrize(("max_keys", "is_dealt_out"), [(4_096, False), (32_768, False), (32_769, True)])
 def test_a_table_that_becomes_a_little_larger_is_not_dealt_out_anew(clock: ManualClock, max_keys: int, is_dealt_out: bool) -> None:
     """All keys are moved at once then, while every call waits: a shard may be eight times as full as it should before that."""
     limiter = keyed(clock, max_keys=4_096)
-    shards = limiter.state.table.shards
+    shards = limiter.state.table.young
     limiter.state.configure(replace(limiter.settings, max_keys=max_keys), clock.now_us())
-    assert (limiter.state.table.shards is not shards) == is_dealt_out
+    assert (limiter.state.table.young is not shards) == is_dealt_out
 
 
 @given(
@@ -182,14 +182,14 @@ def test_no_crowd_gets_a_key_more_than_its_bound(steps: list[tuple[int, int, int
                 window_us = clock.now_us() - since_us
                 assert sum(cost for _, cost in history[start:]) * 1_000_000 <= 3 * 1_000_000 + window_us
     table = limiter.state.table
-    assert len(table) == sum(len(shard.young) + len(shard.old) for shard in table.shards) <= 4
+    assert len(table) == sum(map(len, (*table.young, *table.old))) <= 4
 
 
 def test_long_keys_are_kept_as_hashes(clock: ManualClock) -> None:
     limiter = keyed(clock)
     long = "x" * 10_000
     assert [admitted(limiter, clock, 5, key) for key in (long, long + "y", long)] == [2, 2, 0]
-    kept = [key for shard in limiter.state.table.shards for part in (shard.young, shard.old) for key in part]
+    kept = [key for part in (*limiter.state.table.young, *limiter.state.table.old) for key in part]
     assert sorted(len(str(key)) for key in kept) == [32, 32]
 
 

@@ -20,10 +20,11 @@ import pytest
 from resilience import Call, CircuitBreaker, HealthSignal, Outcome, RateLimited, RateLimiter, mark
 from resilience.health import Hold
 from resilience.layers.breaker.machine import Machine, Ticket
+from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
-from resilience.layers.limiter.table import BucketTable, _Shard
+from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TokenClock
 from resilience.mark import Mark
 from resilience.testing import ManualClock
@@ -39,7 +40,7 @@ WHOLE_STEP: Final = frozenset(
     )
 )
 """Instructions at which CPython 3.11 to 3.13 lets no other thread in, where they work on numbers, texts, dictionaries and slots."""
-HOME: Final = (LimiterState, TokenClock, BucketTable, _Shard, Machine, Ticket, TimeWindow, CountWindow, Mark)
+HOME: Final = (LimiterState, TokenClock, BucketTable, Machine, Ticket, TimeWindow, CountWindow, Mark)
 
 
 def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
@@ -53,7 +54,7 @@ def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
     return [found for found in instructions if found.positions is not None and begins < (found.positions.lineno or 0) < ends]
 
 
-STEPS: Final = [LimiterState.take, LimiterState.standing, Machine.settle, Machine.failure_rate]
+STEPS: Final = [LimiterState.draw, LimiterState.standing, Machine.settle, Machine.failure_rate]
 
 
 @pytest.mark.parametrize("function", STEPS)
@@ -176,7 +177,7 @@ def test_keys_and_costs_of_classes_of_their_own_are_made_plain(clock: ManualCloc
 
     together(*(lambda number=number: take(number) for number in range(4)))
     assert sum(admitted.values()) == limiter.state.admitted == 20_000
-    assert [type(key) for shard in limiter.state.table.shards for key in shard.young] == [str]
+    assert [type(key) for part in limiter.state.table.young for key in part] == [str]
 
 
 @pytest.mark.usefixtures("marks")
@@ -266,14 +267,13 @@ def test_a_bucket_that_was_written_just_when_it_went_does_not_close_its_shard(cl
     state = RateLimiter(1.0, burst=1, key=lambda call: "", max_keys=2, clock=clock).state
     for key in ("a", "b", "c"):
         state.take(key, 1, clock.now_us())
-    (shard,) = state.table.shards
-    shard.queue = iter(())
-    shard.old["late"] = 0
+    state.table._queues[0] = iter(())
+    state.table.old[0]["late"] = 0
     clock.advance(60.0)
     for number in range(8):
         state.take(f"new {number}", 1, clock.now_us())
         clock.advance(60.0)
-    assert "late" not in shard.old
+    assert "late" not in state.table.old[0]
     assert len(state.table) <= 2
 
 
@@ -327,3 +327,68 @@ def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(cl
         assert states[0].standing(key, now_us, settings)[1] == states[1].standing(key, now_us, settings)[1]
     counts = [(state.admitted, state.rejected, state.would_reject, len(state.table), state.table.overflowed) for state in states]
     assert counts[0] == counts[1]
+
+
+def changed(machines: list[Machine], settings: CircuitBreakerSettings, now_us: int, dice: random.Random) -> CircuitBreakerSettings:
+    """Start them over, or change their settings; returns those of now."""
+    if dice.random() < 0.4:
+        for machine in machines:
+            machine.start_over("for a change", now_us)
+        return settings
+    settings = replace(settings, window_s=dice.choice((5.0, 10.0)), min_calls=dice.randint(1, 6))
+    if dice.random() < 0.3:
+        settings = replace(settings, window_calls=None if settings.window_calls else 8)
+    for machine in machines:
+        machine.configure(settings, None, None, now_us)
+    return settings
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_breaker_decides_the_same_whether_it_is_told_in_one_step_or_in_several(clock: ManualClock, seed: int) -> None:
+    dice = random.Random(seed)
+    settings = CircuitBreakerSettings(
+        failure_rate=dice.choice((0.3, 0.5, 1.0)),
+        window_s=10.0,
+        min_calls=dice.randint(1, 6),
+        slow_call_s=1.0,
+        slow_call_rate=dice.choice((0.0, 0.4, 1.0)),
+        consecutive_failures=dice.choice((None, 2, 3)),
+        open_for_s=2.0,
+        probes=2,
+    )
+    machines = [Machine("p", settings, None, uniform=lambda: 0.0) for _ in range(2)]
+    machines[1].changing = Always()
+    held: list[list[Any]] = []
+    for _ in range(150):
+        if dice.random() < 0.1:
+            clock.step_back(dice.choice((1e-6, 0.5)))
+        else:
+            clock.advance(dice.choice((0.0, 0.1, 0.5, 1.0, 4.0)))
+        change, now_us = dice.random(), clock.now_us()
+        settings = changed(machines, settings, now_us, dice) if change < 0.05 else settings
+        answers = [machine.admit(now_us, shadow=False) for machine in machines]
+        if isinstance(answers[0], Ticket):
+            held.append(answers)
+        while held and dice.random() < 0.7:
+            outcome, slow = dice.choice((Outcome.OK, Outcome.OK, Outcome.OK, Outcome.FAILED, Outcome.IGNORED)), dice.random() < 0.1
+            for machine, ticket in zip(machines, held.pop(dice.randrange(len(held))), strict=True):
+                machine.settle(ticket, outcome, None, now_us, slow=slow)
+        told = [
+            (machine.status(now_us), machine.decisions(), machine.is_idle(now_us) if change > 0.9 else None) for machine in machines
+        ]
+        assert told[0] == told[1]
+        assert type(answers[0]) is type(answers[1])
+
+
+@pytest.mark.parametrize("make", [lambda: TimeWindow(10_000_000), lambda: CountWindow(3)])
+def test_successes_can_be_added_by_their_number(make: Callable[[], TimeWindow | CountWindow]) -> None:
+    together, singly = make(), make()
+    for window in (together, singly):
+        window.add(5, failed=True, slow=True)
+    together.add_successes(2)
+    for _ in range(2):
+        singly.add(5, failed=False, slow=False)
+    for now_us in (5, 9_500_000, 10_500_000):
+        for window in (together, singly):
+            window.expire(now_us)
+        assert (together.calls, together.failures, together.slow_calls) == (singly.calls, singly.failures, singly.slow_calls)

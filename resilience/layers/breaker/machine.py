@@ -79,13 +79,14 @@ class Machine:
         self.health = health
         self.renew_lock()
         self.admitted = self.rejected = self.probed = self.would_reject = 0
+        self._booked = 0  # so many of `admitted` the window knows of, or need not know of: the others are successes of its present
         self._uniform = uniform
         self._hold = Hold()
         self._holding = False
         self._generation = 1
         self._state = BreakerState.CLOSED
         self._forced: str | None = None
-        self._in_a_row = 0
+        self._in_a_row = self._row_ends = 0  # failures in a row, unless more than `_row_ends` have been admitted since
         self._failed_recoveries = 0
         self._open_until_us = 0
         self._probes: dict[Ticket, int] = {}  # in flight, by the instant they were let through
@@ -134,16 +135,14 @@ class Machine:
         # One step, as `_vote` does it in several (see `mark.py`): a success that opens nothing.
         if outcome is _OK and not slow and ticket is self.closed_ticket and not self.changing.is_set:
             window = self._window
-            calls = window.calls + 1
             # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
-            if (
-                now_us < window.until_us
-                and (not window.failures or window.failures * _SHARE < self._failure_share * calls)
-                and (not window.slow_calls or window.slow_calls * _SHARE < self._slow_share * calls)
+            if now_us < window.until_us and (
+                (not window.failures and not window.slow_calls)
+                or (
+                    window.failures * _SHARE < self._failure_share * (window.calls + self.admitted - self._booked + 1)
+                    and window.slow_calls * _SHARE < self._slow_share * (window.calls + self.admitted - self._booked + 1)
+                )
             ):
-                window.calls = calls
-                window.current[0] += 1
-                self._in_a_row = 0
                 self.admitted += 1
                 return
         # So far.
@@ -159,6 +158,7 @@ class Machine:
         with self.lock, self.changing:
             old = self.settings
             events = self._leave_for(health, now_us)
+            self._book()
             self._set(settings)
             if (old.window_s, old.window_calls) != (settings.window_s, settings.window_calls):
                 self._window = self._new_window()
@@ -181,8 +181,7 @@ class Machine:
         events: Sequence[Event] = NO_EVENTS
         with self.lock, self.changing:
             if self._state is BreakerState.CLOSED:
-                self._window.clear()
-                self._in_a_row = 0
+                self._start_afresh()
             elif self._forced != "open":
                 events = self._close(now_us, reason)
         emit(events)
@@ -213,9 +212,10 @@ class Machine:
         # One step: there is nothing to forget.
         window = self._window
         if not self.changing.is_set and now_us < window.until_us:
-            return window.failures / window.calls if window.failures else 0.0
+            return window.failures / (window.calls + self.admitted - self._booked) if window.failures else 0.0
         # So far.
         with self.lock, self.changing:
+            self._book()
             self._window.expire(now_us)
             return self._window.failures / self._window.calls if self._window.calls else 0.0
 
@@ -235,8 +235,11 @@ class Machine:
     def is_idle(self, now_us: int) -> bool:
         """Whether forgetting it loses nothing: closed, not forced, and no call in its window."""
         with self.lock, self.changing:
+            self._book()
             self._window.expire(now_us)
-            return self.closed_ticket is not None and self._forced is None and self._window.calls == 0 and self._in_a_row == 0
+            return (
+                self.closed_ticket is not None and self._forced is None and self._window.calls == 0 and self._failures_in_a_row == 0
+            )
 
     def _refusal(self, now_us: int) -> Refusal | None:
         """Open: by one comparison, with or without the lock."""
@@ -272,22 +275,43 @@ class Machine:
     def _settle(self, ticket: Ticket, outcome: Outcome, slow: bool, now_us: int) -> list[Event]:
         if ticket.admitted_us is not None:
             return self._settle_probe(ticket, outcome, slow, now_us)
+        self._book()
         self.admitted += 1
+        self._booked += 1
         if ticket is not self.closed_ticket or outcome is Outcome.IGNORED:
+            self._row_ends += self._row_ends == self.admitted - 1  # it does not end a row
             return []
         return self._vote(outcome is Outcome.FAILED, slow, now_us)
 
+    def _book(self) -> None:
+        """Let the window know of the successes that `settle` has only counted."""
+        if self._booked != self.admitted:
+            self._window.add_successes(self.admitted - self._booked)
+            self._booked = self.admitted
+
+    def _start_afresh(self) -> None:
+        self._booked = self.admitted
+        self._window.clear()
+        self._in_a_row = 0
+
     def _vote(self, failed: bool, slow: bool, now_us: int) -> list[Event]:
         self._window.add(now_us, failed, slow)
-        self._in_a_row = self._in_a_row + 1 if failed else 0
+        if failed:
+            self._in_a_row = self._in_a_row + 1 if self._row_ends == self.admitted - 1 else 1
+            self._row_ends = self.admitted
         return self._judge(now_us)
+
+    @property
+    def _failures_in_a_row(self) -> int:
+        """A success ends a row by being counted, and needs to do no more for it."""
+        return self._in_a_row if self._row_ends == self.admitted else 0
 
     def _judge(self, now_us: int) -> list[Event]:
         """Open where the calls in the window call for it."""
         window, settings = self._window, self.settings
         if self._forced == "closed":
             return []
-        if settings.consecutive_failures is not None and self._in_a_row >= settings.consecutive_failures:
+        if settings.consecutive_failures is not None and self._failures_in_a_row >= settings.consecutive_failures:
             return self._open(now_us, f"{self._in_a_row} failures in a row", now_us)
         if window.calls < settings.min_calls:
             return []
@@ -359,8 +383,7 @@ class Machine:
 
     def _close(self, now_us: int, reason: str) -> list[Event]:
         self._failed_recoveries = 0
-        self._in_a_row = 0
-        self._window.clear()
+        self._start_afresh()
         events: list[Event] = [self._turn(BreakerState.CLOSED, reason)]
         return events + self._mark_health(now_us)
 

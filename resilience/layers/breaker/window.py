@@ -15,8 +15,10 @@ class Window(Protocol):
     failures: int
     slow_calls: int
     until_us: int
-    """Until then `add` counts in `current` and forgets nothing; at 0 it always has more to do."""
-    current: list[int]
+    """Until then nothing is forgotten, and successes may be added later, by their number; 0: each call is to be added by itself."""
+
+    def add_successes(self, count: int) -> None:
+        """Count so many calls that came before `until_us`, and were neither failures nor slow."""
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
         """Count one more call, and forget those that have become too old."""
@@ -31,7 +33,7 @@ class Window(Protocol):
 class TimeWindow:
     """The calls of the last `length_us`, in ten buckets: a call is forgotten nine to ten tenths of the window later."""
 
-    __slots__ = ("_bucket_us", "_buckets", "_epoch", "calls", "current", "failures", "slow_calls", "until_us")
+    __slots__ = ("_bucket_us", "_buckets", "_current", "_epoch", "calls", "failures", "slow_calls", "until_us")
 
     def __init__(self, length_us: int) -> None:
         self._bucket_us = max(1, length_us // BUCKETS)
@@ -40,14 +42,18 @@ class TimeWindow:
     def clear(self) -> None:
         self._epoch = self.until_us = 0
         self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
-        self.current = self._buckets[0]
+        self._current = self._buckets[0]
         self.calls = self.failures = self.slow_calls = 0
+
+    def add_successes(self, count: int) -> None:
+        self.calls += count
+        self._current[0] += count
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
         if now_us >= self.until_us:
             self._forget(now_us // self._bucket_us)
         self.calls += 1
-        bucket = self.current
+        bucket = self._current
         bucket[0] += 1
         if failed:
             bucket[1] += 1
@@ -69,7 +75,7 @@ class TimeWindow:
             bucket[0] = bucket[1] = bucket[2] = 0
         self._epoch = epoch
         self.until_us = (epoch + 1) * self._bucket_us
-        self.current = self._buckets[epoch % BUCKETS]
+        self._current = self._buckets[epoch % BUCKETS]
 
 
 class CountWindow:
@@ -79,13 +85,16 @@ class CountWindow:
 
     def __init__(self, length: int) -> None:
         self.until_us = 0
-        self.current: list[int] = []
         self._recent: deque[tuple[bool, bool]] = deque(maxlen=length)
         self.clear()
 
     def clear(self) -> None:
         self._recent.clear()
         self.calls = self.failures = self.slow_calls = 0
+
+    def add_successes(self, count: int) -> None:
+        for _ in range(count):
+            self.add(0, failed=False, slow=False)
 
     def add(self, now_us: int, failed: bool, slow: bool) -> None:
         recent = self._recent

@@ -15,7 +15,7 @@ from resilience.layers.base import Wait
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
-from resilience.layers.limiter.tokens import TokenClock
+from resilience.layers.limiter.tokens import TOKEN, TokenClock
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -107,6 +107,7 @@ class RateLimiter:
         self._cost_of = cost
         is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
         self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
+        self.usual_units = 0 if self.usual_cost is None else self.usual_cost * TOKEN
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -123,7 +124,7 @@ class RateLimiter:
             return self._admit(call)
         key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        wait_us = self.state.take(key, cost, call.now_us, self.settings)
+        wait_us = self.state.draw(key, self.usual_units, call.now_us, self.settings)
         if wait_us:
             self.refuse(call, key, cost, wait_us)
         return None

@@ -21,7 +21,6 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
-_HASH_OF_NONE: Final = hash(None)
 
 
 class LimiterState:
@@ -47,34 +46,36 @@ class LimiterState:
         self.lock = threading.Lock()
         self.changing = Mark()
 
-    def take(  # noqa: C901, PLR0912  # all of it written out: there is no hotter path
-        self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None
-    ) -> int:
+    def take(self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None) -> int:
         """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
 
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        health = self.health
-        if health is not None:
-            tokens = self.tokens
-            if now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase:
-                self.sync(now_us)
-        hashed = _HASH_OF_NONE if key is None else hash(key)
-        # One step from here on, as `_reserve` does it in several: `tokens.read`, `tokens.full` and the table written out.
-        own = self.settings
-        if not self.changing.is_set and (settings is own or settings is None):
+        return self.draw(key, cost * TOKEN, now_us, settings or self.settings)
+
+    def draw(  # noqa: C901, PLR0912  # all of it written out: there is no hotter path
+        self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
+    ) -> int:
+        """The same in units of a token."""
+        hashed = hash(key)
+        # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
+        tokens, health = self.tokens, self.health
+        if (
+            not self.changing.is_set
+            and settings is self.settings
+            and (
+                health is None
+                or (now_us < tokens.until_us and now_us < health.check_us and health.phase is tokens.phase)  # nothing has moved
+            )
+        ):
             table = self.table
-            shard = table.shards[hashed & table.mask]
-            part = shard.young
-            if key not in part:
-                part = shard.old
-            if key in part:
-                tokens = self.tokens
+            part = table.young[hashed & table.mask]
+            if key in part or key in (part := table.old[hashed & table.mask]):
                 elapsed_us = now_us - tokens.since_us
                 reading = tokens.reading
                 if elapsed_us > 0:
-                    if tokens.denominator == 1:  # as at all rates of whole thousandths a second
+                    if tokens.is_even:  # as at all rates of whole thousandths a second
                         reading += elapsed_us * tokens.numerator
                     else:
                         reading += elapsed_us * tokens.numerator // tokens.denominator
@@ -84,25 +85,27 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                units = TOKEN if cost == 1 else cost * TOKEN
                 bucket += units
                 if bucket <= reading:
                     self.admitted += 1
                     if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket
                     return 0
-                if own.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
+                if settings.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
                     self.would_reject += 1
                 else:
                     self.rejected += 1
-                if cost != 1 and units > tokens.capacity:
+                if units > tokens.capacity:
                     return NEVER_US
-                if elapsed_us >= 0 and tokens.denominator == 1:
-                    return -((reading - bucket) // tokens.numerator)
+                if tokens.is_even and elapsed_us >= 0:
+                    return (
+                        bucket - reading - 1
+                    ) // tokens.numerator + 1  # rounded up; of what is negative the quotient costs twice
                 return tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
         # So far.
+        self.sync(now_us)
         with self.lock, self.changing:
-            return self._reserve(key, cost, now_us, 0, settings or self.settings)[0]
+            return self._reserve(key, units // TOKEN, now_us, 0, settings)[0]
 
     def reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
@@ -250,19 +253,16 @@ class LimiterState:
         if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
             self.sync(now_us)
         hashed, left = hash(key), -1
-        # One step from here on, as in `take`: `_level` written out.
+        # One step from here on, as in `draw`: `_level` written out.
         if not self.changing.is_set and settings is self.settings:
             table = self.table
-            shard = table.shards[hashed & table.mask]
-            part = shard.young
-            if key not in part:
-                part = shard.old
-            if key in part:
+            part = table.young[hashed & table.mask]
+            if key in part or key in (part := table.old[hashed & table.mask]):
                 tokens = self.tokens
                 elapsed_us = now_us - tokens.since_us
                 reading = tokens.reading
                 if elapsed_us > 0:
-                    if tokens.denominator == 1:
+                    if tokens.is_even:
                         reading += elapsed_us * tokens.numerator
                     else:
                         reading += elapsed_us * tokens.numerator // tokens.denominator

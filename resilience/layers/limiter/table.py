@@ -12,33 +12,20 @@ _CROWDED: Final = 8
 _LOOK_AT: Final = 8
 
 
-class _Shard:
-    """A part of the table, small enough that growing its dictionaries never stalls a call."""
-
-    __slots__ = ("old", "queue", "young")
-
-    def __init__(self) -> None:
-        self.young: dict[Hashable, int] = {}
-        self.old: dict[Hashable, int] = {}
-        self.queue: Iterator[Hashable] = iter(())
-
-    def grow_old(self) -> None:
-        """Begin to look through the keys of now, those that came first at first."""
-        self.old, self.young = self.young, {}
-        self.queue = iter(list(self.old))
-
-
 class BucketTable:
     """At most `max_keys` buckets. Where none can be forgotten, new keys share the overflow bucket. Not locked.
 
-    A shard keeps its keys in `young` until the table is full. Then they become `old`, and each new key has a few of them looked at,
-    first come, first seen: full buckets are dropped, the others go back to `young`. A call writes a bucket where it is.
+    It is dealt out into shards, small enough that growing their dictionaries never stalls a call. A shard keeps its keys in `young`
+    until the table is full. Then they become `old`, and each new key has a few of them looked at, first come, first seen: full
+    buckets are dropped, the others go back to `young`. A call writes a bucket where it is.
     """
 
-    __slots__ = ("mask", "max_keys", "overflow", "overflowed", "shards", "size")
+    __slots__ = ("_queues", "mask", "max_keys", "old", "overflow", "overflowed", "size", "young")
 
     def __init__(self, max_keys: int, full: int) -> None:
-        self.shards: list[_Shard] = []
+        self.young: list[dict[Hashable, int]] = []
+        self.old: list[dict[Hashable, int]] = []
+        self._queues: list[Iterator[Hashable]] = []  # of the keys in `old`, those that are still to be looked at
         self._deal_out(max_keys)
         self.resize(max_keys)
         self.size = 0
@@ -47,43 +34,39 @@ class BucketTable:
 
     def _deal_out(self, max_keys: int) -> None:
         """Make as many shards as so many keys need. The table was much smaller, so there is little in it to move."""
-        old_shards, count = self.shards, 1 << ((max_keys - 1) // _KEYS_A_SHARD).bit_length()
-        self.shards = [_Shard() for _ in range(count)]
+        before, count = [*self.old, *self.young], 1 << ((max_keys - 1) // _KEYS_A_SHARD).bit_length()
+        self.young = [{} for _ in range(count)]
+        self.old = [{} for _ in range(count)]
+        self._queues = [iter(()) for _ in range(count)]
         self.mask = count - 1
-        for shard in old_shards:
-            for key, bucket in (*shard.old.items(), *shard.young.items()):
-                self.young(key)[key] = bucket
+        for part in before:
+            for key, bucket in part.items():
+                self.young[hash(key) & self.mask][key] = bucket
 
     def resize(self, max_keys: int) -> None:
         """Keep at most `max_keys` from now on. Buckets beyond go as they become full."""
-        if max_keys > len(self.shards) * _KEYS_A_SHARD * _CROWDED:
+        if max_keys > len(self.young) * _KEYS_A_SHARD * _CROWDED:
             self._deal_out(max_keys)
         self.max_keys = max_keys
-
-    def young(self, key: Hashable) -> dict[Hashable, int]:
-        """Where the bucket of `key` is kept if it is new."""
-        return self.shards[hash(key) & self.mask].young
 
     def get(self, key: Hashable, full: int) -> int:
         """The bucket of `key`, at most full. One not in the table has a full one, but for what the overflow bucket has spent.
 
         That may have been spent by this very key, and a place in the table must not give it a second burst.
         """
-        shard = self.shards[hash(key) & self.mask]
-        bucket = shard.young.get(key)
+        shard = hash(key) & self.mask
+        bucket = self.young[shard].get(key)
         if bucket is None:
-            bucket = shard.old.get(key, self.overflow)
+            bucket = self.old[shard].get(key, self.overflow)
         return bucket if bucket > full else full
 
     def put(self, key: Hashable, bucket: int, full: int) -> None:
         """Keep the bucket of `key`, or spend from the overflow bucket where the table is full of buckets in use."""
-        shard = self.shards[hash(key) & self.mask]
-        if key in shard.young:
-            shard.young[key] = bucket
-            return
-        if key in shard.old:
-            shard.old[key] = bucket
-            return
+        shard = hash(key) & self.mask
+        for part in (self.young[shard], self.old[shard]):
+            if key in part:
+                part[key] = bucket
+                return
         if self.size >= self.max_keys:
             self._forget(shard, full)
             if self.size >= self.max_keys:
@@ -91,15 +74,16 @@ class BucketTable:
                 self.overflowed += 1
                 return
         self.size += 1
-        shard.young[key] = bucket
+        self.young[shard][key] = bucket
 
-    def _forget(self, shard: _Shard, full: int) -> None:
-        if not shard.old:
-            shard.grow_old()
-        old, young = shard.old, shard.young
-        looked_at = list(islice(shard.queue, _LOOK_AT))
+    def _forget(self, shard: int, full: int) -> None:
+        if not self.old[shard]:  # the keys of now are looked through, those that came first at first
+            self.old[shard], self.young[shard] = self.young[shard], {}
+            self._queues[shard] = iter(list(self.old[shard]))
+        old, young = self.old[shard], self.young[shard]
+        looked_at = list(islice(self._queues[shard], _LOOK_AT))
         if not looked_at:  # one was written here just when it went: see `mark.py` on debuggers
-            shard.queue = iter(list(old))
+            self._queues[shard] = iter(list(old))
         for key in looked_at:
             bucket = old.pop(key)
             if bucket <= full:

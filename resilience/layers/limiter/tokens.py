@@ -27,7 +27,8 @@ _LATE_KEYS: Final = 4_096
 class TokenClock:
     """Issues tokens at rate x factor. Not locked: its table's lock guards it.
 
-    factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor.
+    factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor. is_even: whether each
+    microsecond issues a whole number of units.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class TokenClock:
         "denominator",
         "factor_ppb",
         "floor",
+        "is_even",
         "late",
         "numerator",
         "phase",
@@ -149,4 +151,5 @@ class TokenClock:
         self.factor_ppb = factor_ppb
         self.rate_per_s = float(rate_per_s * factor_ppb / PPB)  # each refusal tells it
         self.numerator, self.denominator = pace.numerator, pace.denominator
+        self.is_even = pace.denominator == 1
         self.capacity = max(TOKEN, burst * TOKEN * factor_ppb // PPB)
