@@ -13,7 +13,7 @@ from resilience import stage as stages
 from resilience import tracing
 from resilience.call import CURRENT, Call, enclosing_call
 from resilience.clock import NS_PER_US, Clock, SystemClock
-from resilience.layers.address import LONGEST, UNKNOWN, known_key
+from resilience.layers.address import address_key, known_key
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline, deadline_us_around
 from resilience.layers.limiter import RateLimiter
@@ -42,7 +42,7 @@ class Entrance:
         """Work out what is the same for all calls, once the layers are known."""
         layers: dict[type, Any] = {type(layer): layer for layer in self.outer.layers}
         kinds = [type(layer) for layer in self.outer.layers]
-        self._is_usual = (
+        is_usual = (
             kinds == [kind for kind in _ORDER if kind in layers]
             and not self.outer.has_effects
             and type(self).begin is Entrance.begin
@@ -52,7 +52,21 @@ class Entrance:
         self._deadline: Deadline | None = layers.get(Deadline)
         self._limiter: RateLimiter | None = layers.get(RateLimiter)
         self._breaker: CircuitBreaker | None = layers.get(CircuitBreaker)
-        self._settler: Any = None if self._breaker is None else stages.settler_of(self._breaker)
+        self._key_of = None if self._limiter is None else self._limiter.key_of
+        self._way = self._usual_way() if is_usual else None
+
+    def _usual_way(self) -> tuple[Any, ...]:
+        """What `enter` asks of the layers, looked up once: each request would ask all of it again."""
+        deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
+        return (
+            *((None, None) if deadline is None else (deadline.default_us, deadline.state)),
+            *(
+                (None,) * 5
+                if limiter is None
+                else (limiter.usual_cost, limiter.usual_units, limiter.goes_by_peer, limiter.state.draw, limiter.settings)
+            ),
+            *((None, None) if breaker is None else (breaker.single, stages.settler_of(breaker))),
+        )
 
     def begin(self, call: Call) -> bool:
         """Prepare a call: read the clock, find what encloses it, ask whether to record it.
@@ -66,16 +80,19 @@ class Entrance:
         call.trace = tracing.begin(self.name, call)
         return call.trace is None and not self.outer.has_effects
 
-    def enter(self, call: Call) -> bool:  # noqa: C901, PLR0912  # written out: every request goes through here
+    def enter(self, call: Call, peer: str | None = None) -> bool:  # noqa: C901, PLR0912  # written out: every request goes through here
         """Begin a call that is its own permit, and admit it where nobody records it and no layer needs a driver: True.
 
-        False: it has begun, and its layers are still to be passed.
+        False: it has begun, and its layers are still to be passed. `peer` is what `call.peer()` says, where that is known without
+        asking; empty where there is none.
 
         Raises:
             Rejected: a layer refused.
         """
-        if not self._is_usual:
+        way = self._way
+        if way is None:
             return self._enter(call)
+        default_us, deadlines, cost, units, goes_by_peer, draw, limits, machine, settler = way
         # `begin`, and `SystemClock.now_us`, written out.
         call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if self._is_by_system_clock else self.clock.now_us()
         call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
@@ -84,40 +101,36 @@ class Entrance:
         call.trace = trace = tracing.begin(self.name, call)
         if trace is not None:
             return False
-        if stages.noted is not None:
-            stages.noted(call)
         try:
-            deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
-            if deadline is not None:
-                if deadline.default_us and call.timeout_s is None and call.deadline_us is None:
-                    call.deadline_us = now_us + deadline.default_us
-                    deadline.state.admitted += 1  # no lock: see `mark.py`
-                else:
-                    deadline.admit(call)
-            if limiter is not None:
-                cost = limiter.usual_cost
-                if cost is not None and call.key is None and call.cost is None:
-                    key: str | None
-                    if limiter.goes_by_peer:
+            if default_us and call.timeout_s is None and call.deadline_us is None:
+                call.deadline_us = now_us + default_us
+                deadlines.admitted += 1  # no lock: see `mark.py`
+            elif self._deadline is not None:
+                self._deadline.admit(call)
+            if cost is not None and call.key is None and call.cost is None:
+                key: str | None
+                if goes_by_peer:
+                    if peer is None:
                         peer = call.peer()
-                        key = UNKNOWN if peer is None or len(peer) > LONGEST else known_key(peer)
-                    else:
-                        key = None if limiter.key_of is None else limiter.key_of(call)
-                    wait_us = limiter.state.take(key, cost, now_us, limiter.settings)
-                    if wait_us:
-                        limiter.refuse(call, key, cost, wait_us)
+                    key = known_key(peer) or address_key(peer)
                 else:
-                    limiter.admit(call)
-            if breaker is not None:
-                machine = breaker.single
-                ticket = None if machine is None or call.parent is not None else machine.closed_ticket
-                if ticket is None:
-                    ticket = breaker.admit(call)
-                if ticket is not None:
-                    call.held.append((self._settler, ticket))
+                    key_of = self._key_of
+                    key = None if key_of is None else key_of(call)
+                wait_us = draw(key, units, now_us, limits)
+                if wait_us and self._limiter is not None:
+                    self._limiter.refuse(call, key, cost, wait_us)
+            elif self._limiter is not None:
+                self._limiter.admit(call)
+            ticket = None if machine is None or call.parent is not None else machine.closed_ticket
+            if ticket is None and self._breaker is not None:
+                ticket = self._breaker.admit(call)
+            if ticket is not None:
+                call.held = [(settler, ticket)]
         except BaseException:  # a refusal, or a key function that raised
             stages.ignore(call)
             raise
+        if stages.noted is not None:
+            stages.noted(call)
         return True
 
     def _enter(self, call: Call) -> bool:

@@ -82,8 +82,9 @@ class House:
         if self.plan.breaker is not None:
             layers.append(CircuitBreaker(**self.plan.breaker, uniform=no_jitter, health=self.health, clock=self.clock))
         self.pipeline = Pipeline("p", *layers)
-        assert self.pipeline._is_usual
-        self.pipeline._is_usual = self.is_usual
+        assert self.pipeline._way is not None
+        if not self.is_usual:
+            self.pipeline._way = None
         self.around = Request(None)
         self.around.deadline_us = self.clock.now_us() + 3_000_000
 
@@ -166,9 +167,9 @@ def layers_of(clock: ManualClock) -> tuple[Deadline, RateLimiter, CircuitBreaker
 def test_which_layers_are_usual(clock: ManualClock) -> None:
     deadline, limiter, breaker = layers_of(clock)
     waiting = RateLimiter(9.0, max_wait_s=1.0, clock=clock)
-    assert all(Pipeline("p", *layers)._is_usual for layers in [(), (deadline,), (limiter, breaker), (deadline, limiter, breaker)])
+    assert all(Pipeline("p", *layers)._way for layers in [(), (deadline,), (limiter, breaker), (deadline, limiter, breaker)])
     for layers in [(limiter, deadline), (breaker, breaker), (deadline, waiting), (limiter, limiter)]:
-        assert not Pipeline("p", *layers)._is_usual
+        assert Pipeline("p", *layers)._way is None
 
 
 @pytest.mark.parametrize("in_order", [True, False])
