@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from resilience.edges import abandon
-from resilience.integrations.wsgi.current import get_current, reset_current, set_current
+from resilience.integrations.wsgi.current import set_current
 
 if TYPE_CHECKING:
     from resilience.integrations.wsgi.exchange import HttpExchange
+
+
+class WholeBody(chain[bytes]):
+    """A body whose first part is all that its head promises: the call is settled, and the rest is the application's affair.
+
+    It runs no code of ours, neither while the server goes through it nor at its end, and has a `close` only where the body has one.
+    """
+
+    __slots__ = ("close",)
+    close: Callable[[], object]
 
 
 class Body:
@@ -21,33 +32,26 @@ class Body:
 
     __slots__ = ("_body", "_exchange", "_parts")
 
-    def __init__(self, exchange: HttpExchange, body: Iterable[bytes]) -> None:
+    def __init__(self, exchange: HttpExchange, body: Iterable[bytes], parts: Iterator[bytes] | None = None) -> None:
         self._exchange = exchange
         self._body = body
-        self._parts: Iterator[bytes] | None = None
+        self._parts = parts
 
-    def __iter__(self) -> Iterator[bytes]:  # noqa: C901, PLR0912  # written out: most responses go through here
+    def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
         while True:
             try:
                 if exchange.settled or exchange.trace is not None:
                     part = exchange.as_current(self._next)
                 else:  # the same, written out
-                    mark = set_current(exchange.within or exchange)
+                    mark = set_current(exchange.innermost)
                     try:
                         if self._parts is None:
                             self._parts = iter(self._body)
                         part = next(self._parts)
                     finally:
-                        if get_current() is exchange and exchange.within is None:
-                            reset_current(mark)
-                        else:
-                            exchange.leave(mark)
-                left = exchange.left
-                if left is not None and left <= len(part) and part:
-                    exchange.hands_over_last()
-                else:
-                    exchange.hands_over(part)
+                        exchange.leave(mark)
+                exchange.hands_over(part)
             except StopIteration:
                 self._end()
                 return

@@ -11,11 +11,10 @@ from resilience.integrations.wsgi.types import Environ, Headers
 
 CONTENT_TYPE: Final = "content-type"
 CONTENT_LENGTH: Final = "content-length"
-TYPE_SIZE: Final = len(CONTENT_TYPE)
-LENGTH_SIZE: Final = len(CONTENT_LENGTH)
+_TYPE_SIZE: Final = len(CONTENT_TYPE)
+_LENGTH_SIZE: Final = len(CONTENT_LENGTH)
 EVENT_STREAM: Final = "text/event-stream"
 """A response whose type begins so is an event stream (HTML, "Server-sent events")."""
-STREAM_SIZE: Final = len(EVENT_STREAM)
 _WITHOUT_BODY: Final = (204, 304)
 
 
@@ -33,15 +32,27 @@ def judged(status: str) -> tuple[int, Outcome]:
     return number, judge_status(number)
 
 
-def body_length(told: str, headers: Headers) -> int | None:
-    """How many bytes the body has. `told` is what the last header of that name says; where that is no number, one before it may."""
-    if told.isdecimal():  # of what Latin-1 has only 0 to 9 is
-        return int(told)
+def length_told(headers: Headers) -> str | None:
+    """What the last header says that tells how long the body is, a number or not; None where there is none."""
+    return next((value for name, value in reversed(headers) if len(name) == _LENGTH_SIZE and name.lower() == CONTENT_LENGTH), None)
+
+
+def body_length(headers: Headers) -> int | None:
+    """How many bytes the body has, by the last header that says so in a number; None where none does."""
     length = None
     for name, value in headers:
-        if len(name) == LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isdecimal():
+        if len(name) == _LENGTH_SIZE and name.lower() == CONTENT_LENGTH and value.isdecimal():  # of Latin-1 that is 0 to 9 only
             length = int(value)
     return length
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether the last header that tells the type of the body says so."""
+    kind = ""
+    for name, value in headers:
+        if len(name) == _TYPE_SIZE and name.lower() == CONTENT_TYPE:
+            kind = value
+    return kind.lower().startswith(EVENT_STREAM)
 
 
 def has_no_body(environ: Environ, status: str) -> bool:

@@ -165,17 +165,25 @@ def test_the_breaker_met_again_inside_lets_the_outgoing_call_pass_and_votes_once
     assert bench.breaker.decisions()["probe"] == 1
 
 
-def test_a_head_that_tells_the_length_of_its_body_is_given_at_once_and_not_replaced() -> None:
+@pytest.mark.parametrize(
+    ("parts", "status", "content"), [((), 503, None), ((b"he",), 200, b"he")], ids=["before the first part", "after it"]
+)
+def test_a_head_that_tells_the_length_of_its_body_is_given_with_the_first_part_and_not_replaced_after_it(
+    parts: tuple[bytes, ...], status: int, content: bytes | None
+) -> None:
     error = CircuitOpen("out", policy="out")
 
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [*TEXT, ("content-length", "5")])
-        return Parts(error)
+        return Parts(*parts, error)
 
     bench = Bench()
     bench.half_open()
     talk = Conversation(bench.guard(app))
-    with pytest.raises(CircuitOpen) as caught:
-        talk.run()
-    assert caught.value is error
-    assert (talk.status, talk.starts, talk.content, bench.outcome()) == (200, 1, b"", "ignored")
+    if content is None:
+        assert json.loads(talk.run().content)["status"] == 503
+    else:
+        with pytest.raises(CircuitOpen) as caught:
+            talk.run()
+        assert (caught.value, talk.content) == (error, content)
+    assert (talk.status, talk.starts, bench.outcome()) == (status, 1, "ignored")
