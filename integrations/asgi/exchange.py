@@ -36,6 +36,7 @@ from resilience.integrations.asgi.threads import waits_for_thread
 from resilience.integrations.asgi.types import App, Message, Receive, Scope, Send
 
 log = logging.getLogger("resilience")
+_NOTHING: Final = (None,) * 5  # to unpack this takes two thirds of the steps of one assignment after the other
 _CONTENT_TYPE: Final = b"content-type"
 _LENGTH: Final = len(_CONTENT_TYPE)
 _EVENT_STREAM: Final = b"text/event-stream"
@@ -63,6 +64,8 @@ class HttpExchange(RequestCall, SoleCall):
         "_start",
         "_task",
     )
+    name = "the request"
+    retrying = False  # what a server is asked is not tried again
     _permit: Permit | SoleCall
     _task: asyncio.Task[None]  # set where there is a deadline, as `_cancelling`; `_context` with the timer
     _context: Context
@@ -72,13 +75,12 @@ class HttpExchange(RequestCall, SoleCall):
 
     def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
         # What `Call` writes, written out: it is made for every request.
-        self.name = "the request"
         self.held = []
         self.now_us = self.attempt = 0
         self.deadline_counts = True
-        self.settled = self.retrying = False
-        self.key = self.cost = self.timeout_s = self.deadline_us = self.response_us = None
-        self.parent = self.pipeline = self.error = self.status = self.trace = None
+        self.settled = False
+        self.key, self.cost, self.timeout_s, self.deadline_us, self.response_us = _NOTHING
+        self.parent, self.pipeline, self.error, self.status, self.trace = _NOTHING
         self.scope = scope
         self._guarded = guarded
         self._receive = receive

@@ -37,7 +37,7 @@ class Ending(RequestCall, SoleCall):
 
     __slots__ = ("_guarded", "_has_begun", "_headers", "_particulars", "_status_line")
     name = "the request"
-    retrying = False  # a server's call is not tried again
+    retrying = False  # what a server is asked is not tried again
     _guarded: Guarded
     _status_line: str | None
     _headers: Headers | None

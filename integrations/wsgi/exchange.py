@@ -33,9 +33,8 @@ from resilience.integrations.wsgi.types import App, Environ, Headers, StartRespo
 from resilience.integrations.wsgi.upload import upload_of
 
 T = TypeVar("T")
+_NOTHING: Final = (None,) * 5  # to unpack this takes two thirds of the steps of one assignment after the other
 _HANDED_OVER_AT_ONCE: Final = frozenset((list, tuple))
-_SEVEN_TIMES_NONE: Final = (None,) * 7  # to unpack them takes two thirds of the steps of an assignment to one after the other
-_SIX_TIMES_NONE: Final = (None,) * 6
 
 
 class HttpExchange(Ending):
@@ -68,8 +67,9 @@ class HttpExchange(Ending):
         self._guarded = guarded
         self._start_response = start_response
         self.settled = self._has_begun = self._has_given_head = self._is_in_parts = False
-        self.key, self.cost, self.timeout_s, self.deadline_us, self.response_us, self.parent, self.pipeline = _SEVEN_TIMES_NONE
-        self.error, self.status, self.trace, self._status_line, self._headers, self._particulars = _SIX_TIMES_NONE
+        self.key, self.cost, self.timeout_s, self.deadline_us, self.response_us = _NOTHING
+        self.parent, self.pipeline, self.error, self.status, self.trace = _NOTHING
+        self._status_line = self._headers = self._particulars = None
 
     def run(self, app: App) -> Iterable[bytes]:  # noqa: C901, PLR0912, PLR0915  # written out: every request goes through here
         """Serve the request: returns the body of its response."""
