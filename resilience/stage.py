@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from resilience import tracing
 from resilience.call import ADMITTED, CURRENT, Call, Decision, Outcome, Permit, SoleCall
 from resilience.clock import US_PER_S, Clock, wall_ns
 from resilience.drivers import Timeout, within
-from resilience.errors import DeadlineExceeded, Rejected
+from resilience.errors import DeadlineExceeded
 from resilience.layers.base import Ask, Effect, Layer, Wait
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.breaker.classify import judge_error
 from resilience.layers.deadline import Deadline
-from resilience.tracing import CallTrace
+from resilience.recorded import RecordedWay, decided, recorded_way, tell_trace_id
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Call)
 Steps = Generator[Effect, Any, Permit]
-_ADMITTED_VALUE: Final = ADMITTED.value
 noted: Callable[[Call], object] | None = None
 """Who notes the calls that are their own permits, if anybody does: `leaks.py`."""
 
@@ -27,13 +26,13 @@ noted: Callable[[Call], object] | None = None
 class Stage:
     """Layers that are passed together: those around the whole call, or those around each attempt."""
 
-    __slots__ = ("_admissions", "_recorded", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
+    __slots__ = ("_admissions", "_recorded_way", "clock", "deadline", "has_effects", "layers", "pipeline", "timeout")
 
     def __init__(self, pipeline: str, layers: Sequence[Layer], clock: Clock) -> None:
         self.pipeline = pipeline
         self.layers = tuple(layers)
         self._admissions = tuple((settler_of(layer), layer.admit) for layer in layers)
-        self._recorded: tuple[tuple[Any, ...], ...] | None = None
+        self._recorded_way: RecordedWay | None = None
         self.clock = clock
         self.has_effects = any(layer.has_effects for layer in layers)
         self.deadline = next((layer for layer in layers if isinstance(layer, Deadline)), None)
@@ -60,7 +59,7 @@ class Stage:
         held = call.held
         try:
             if call.trace is not None:
-                self._admit_recorded(call, call.trace)
+                (self._recorded_way or self._make_recorded_way()).admit(call, call.trace)
                 return permit
             for layer, admit in self._admissions:
                 token = admit(call)
@@ -71,27 +70,11 @@ class Stage:
             raise
         return permit
 
-    def _admit_recorded(self, call: Call, trace: CallTrace) -> None:
-        """Through layers without effects."""
-        record, pipeline, passed = trace.layer, self.pipeline, self._recorded
-        if passed is None:  # looked up once: layers of several classes take turns here, which CPython is slow at
-            self._recorded = passed = tuple(
-                (settler, admit, layer.attributes, layer.kind, layer.name)
-                for (settler, admit), layer in zip(self._admissions, self.layers, strict=True)
-            )
-        for settler, admit, attributes, kind, name in passed:
-            began_ns = wall_ns()
-            call.decision = ADMITTED
-            try:
-                token = admit(call)
-            except BaseException as error:
-                _tell_trace_id(error)
-                record(kind, pipeline, name, began_ns, _decided(call, error), attributes(call), error)
-                raise
-            if token is not None:
-                call.held.append((settler, token))
-            decision = call.decision
-            record(kind, pipeline, name, began_ns, _ADMITTED_VALUE if decision is ADMITTED else decision.value, attributes(call))
+    def _make_recorded_way(self) -> RecordedWay:
+        """For the first call that is recorded: most pipelines never meet one."""
+        way = recorded_way(self.pipeline, self.layers, [settler for settler, _ in self._admissions])
+        self._recorded_way = way
+        return way
 
     def run(self, call: Call, work: Callable[[], T]) -> T:
         """Admit, work as the current call in this thread, and settle with how it went. Where `admit` will do."""
@@ -108,11 +91,14 @@ class Stage:
         return result
 
     def enter(self, call: C) -> C:
-        """`admit` for a call that is its own permit, and that nobody records."""
+        """`admit` for a call that is its own permit."""
         if noted is not None:
             noted(call)
         held = call.held
         try:
+            if call.trace is not None:
+                (self._recorded_way or self._make_recorded_way()).admit(call, call.trace)
+                return call
             for layer, admit in self._admissions:
                 token = admit(call)
                 if token is not None:
@@ -141,7 +127,7 @@ class Stage:
         permit = Permit(call, self.clock)
         try:
             if call.trace is not None and not self.has_effects:
-                self._admit_recorded(call, call.trace)
+                (self._recorded_way or self._make_recorded_way()).admit(call, call.trace)
             else:
                 for layer in self.layers:
                     yield from self._pass(layer, call)
@@ -167,14 +153,14 @@ class Stage:
         except BaseException as error:
             refusal = error
             if trace is not None:
-                _tell_trace_id(error)
+                tell_trace_id(error)
             raise
         finally:
             if trace is not None:
                 attributes = dict(layer.attributes(call))
                 if waited_us:
                     attributes["resilience.limiter.wait_s"] = waited_us / US_PER_S
-                trace.layer(layer.kind, self.pipeline, layer.name, began_ns, _decided(call, refusal), attributes, refusal)
+                trace.layer(layer.kind, self.pipeline, layer.name, began_ns, decided(call, refusal), attributes, refusal)
             refusal = None  # its traceback refers to this frame
 
     def _perform(self, effect: Wait | Ask, call: Call) -> Generator[Effect, Any, Any]:
@@ -204,18 +190,6 @@ def ignore(call: Call) -> None:
     while held:
         layer, token = held.pop()
         layer.settle(token, Outcome.IGNORED, call, call.now_us)
-
-
-def _tell_trace_id(error: BaseException) -> None:
-    """Where a call is refused its own span is the current one."""
-    if isinstance(error, Rejected):
-        error.trace_id = tracing.trace_id()
-
-
-def _decided(call: Call, refusal: BaseException | None) -> str:
-    if isinstance(refusal, Rejected) and call.decision is ADMITTED:
-        return Decision.REJECTED.value
-    return call.decision.value
 
 
 def settle_error(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from resilience.call import Call
+
+
+Leaf = tuple[str, Mapping[str, Any], int, int]
+"""A leaf span: its name, its attributes, and when the layer was asked and had decided, by `clock.wall_ns`."""
 
 
 class WorkSpan(Protocol):
@@ -38,6 +42,9 @@ class CallTrace(Protocol):
 
         `began_ns` is when the layer was asked, by `clock.wall_ns`; `error` marks the span as failed.
         """
+
+    def leaves(self, leaves: Sequence[Leaf], error: BaseException | None = None) -> None:
+        """Record the leaf spans of layers that have decided one after the other; `error` marks the last of them as failed."""
 
     def attempt(self, number: int, pipeline: str, policy: str) -> WorkSpan:
         """Start the span of one attempt, which is the current span until it ends."""

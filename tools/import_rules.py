@@ -55,6 +55,7 @@ FLOORS: Final[tuple[tuple[Room, ...], ...]] = (
             "resilience.handle",
             "resilience.pipeline",
             "resilience.plan",
+            "resilience.recorded",
             "resilience.stage",
             "resilience.stepped",
             "resilience.timers",

@@ -45,7 +45,7 @@ _EVENT_STREAM: Final = b"text/event-stream"
 class HttpExchange(RequestCall, SoleCall):
     """Admits the request, runs the application inside its deadline, settles with its last body, answers refusals.
 
-    Where nobody records it and no layer needs a driver it is its own permit. All that settles it happens in the thread
+    Where no layer needs a driver it is its own permit. All that settles it happens in the thread
     of its loop, but for an application that calls `send` in another.
     """
 
@@ -109,7 +109,7 @@ class HttpExchange(RequestCall, SoleCall):
             trace = self.trace
             if trace is None or trace.has_own_span or pipeline.outer.has_effects:
                 return self._run_with_effects(app)
-            self._permit = pipeline.outer.admit(self)
+            self._permit = pipeline.outer.enter(self)
         except Rejected as refusal:
             return self._refuse(refusal)
         return self._serve(app)
@@ -121,7 +121,7 @@ class HttpExchange(RequestCall, SoleCall):
         if trace is not None:
             trace.enter()
         try:
-            self._permit = await adrive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
+            self._permit = await adrive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.enter(self)
         except Rejected as refusal:
             await self._refuse(refusal)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 
 from resilience.call import Call
 from resilience.clock import wall_ns
-from resilience.tracing import CallTrace
+from resilience.tracing import CallTrace, Leaf
 
 
 def _reader() -> Callable[[], Context]:
@@ -126,6 +126,17 @@ class SpanTrace:
         if error is not None:
             span.set_status(_failed(error))
         span.end(ended_ns)
+
+    def leaves(self, leaves: Sequence[Leaf], error: BaseException | None = None) -> None:
+        """Record the leaf spans of layers that have all decided by now. See `layer`."""
+        start_span, around = _tracer.start_span, _current_context()
+        for name, told, began_ns, ended_ns in leaves if error is None else leaves[:-1]:
+            start_span(name, around, _INTERNAL, told, None, began_ns).end(ended_ns)
+        if error is not None:
+            name, told, began_ns, ended_ns = leaves[-1]
+            span = start_span(name, around, _INTERNAL, told, None, began_ns)
+            span.set_status(_failed(error))
+            span.end(ended_ns)
 
     def attempt(self, number: int, pipeline: str, policy: str) -> AttemptSpan:
         return AttemptSpan("resilience.retry", pipeline, policy)

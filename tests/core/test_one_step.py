@@ -25,7 +25,7 @@ from resilience.layers.breaker.window import CountWindow, TimeWindow
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
 from resilience.layers.limiter.table import BucketTable
-from resilience.layers.limiter.tokens import TokenClock
+from resilience.layers.limiter.tokens import TOKEN, TokenClock
 from resilience.mark import Mark
 from resilience.testing import ManualClock
 
@@ -54,7 +54,7 @@ def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:
     return [found for found in instructions if found.positions is not None and begins < (found.positions.lineno or 0) < ends]
 
 
-STEPS: Final = [LimiterState.draw, LimiterState.standing, Machine.settle, Machine.failure_rate]
+STEPS: Final = [LimiterState.draw, LimiterState.draw_telling, LimiterState.standing, Machine.settle, Machine.failure_rate]
 
 
 @pytest.mark.parametrize("function", STEPS)
@@ -135,6 +135,22 @@ def test_a_bucket_gives_out_no_token_twice_and_loses_none_while_others_change_it
     assert sum(admitted.values()) == 40_000
     assert state.admitted == 41_000
     assert state.rejected == 20_000
+
+
+@pytest.mark.skipif(not mark.STEPS_ARE_WHOLE, reason="to take and to look are two steps here")
+def test_each_call_is_told_what_its_own_token_has_left(clock: ManualClock) -> None:
+    state = RateLimiter(1.0, burst=10_000, clock=clock).state
+    told: list[int] = []
+
+    def take() -> None:
+        for _ in range(3_000):
+            wait_us, _, left = state.draw_telling(None, TOKEN, clock.now_us(), state.settings)
+            if not wait_us:
+                told.append(left)
+
+    together(take, take, take, take)
+    assert sorted(told) == list(range(10_000))
+    assert (state.admitted, state.rejected) == (10_000, 2_000)
 
 
 class Name(str):
@@ -234,6 +250,10 @@ def test_who_finds_a_mark_set_waits_for_the_lock(clock: ManualClock, is_changing
     assert state.standing(None, clock.now_us(), state.settings)[1] == 0
     assert machine.failure_rate(clock.now_us()) == 0.0
     assert lock.taken == 4 * is_changing
+    clock.advance(1.0)
+    state.changing.is_set = is_changing
+    assert state.draw_telling(None, TOKEN, clock.now_us(), state.settings) == (0, state.tokens, 0)
+    assert lock.taken == 5 * is_changing
 
 
 def test_a_mark_is_not_set_as_long_as_nothing_changes() -> None:
@@ -322,7 +342,17 @@ def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(cl
             for state in states:
                 state.configure(settings, now_us)
         key, cost, given = dice.choice((None, *"abcd")), dice.choice((0, 1, 1, 1, 2, 3)), dice.choice((None, settings))
-        assert states[0].take(key, cost, now_us, given) == states[1].take(key, cost, now_us, given)
+        if dice.random() < 0.3:
+            wait_us, tokens, left = states[0].draw_telling(key, cost * TOKEN, now_us, settings)
+            assert wait_us == states[1].take(key, cost, now_us, settings)
+            standing = states[1].standing(key, now_us, settings)
+            assert wait_us or (left, tokens.factor_ppb, tokens.rate_per_s) == (
+                standing[1],
+                standing[0].factor_ppb,
+                standing[0].rate_per_s,
+            )
+        else:
+            assert states[0].take(key, cost, now_us, given) == states[1].take(key, cost, now_us, given)
         key = dice.choice((None, *"abcd"))
         assert states[0].standing(key, now_us, settings)[1] == states[1].standing(key, now_us, settings)[1]
     counts = [(state.admitted, state.rejected, state.would_reject, len(state.table), state.table.overflowed) for state in states]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -34,6 +34,15 @@ class Trace:
     ) -> None:
         assert began_ns > 0
         self.log.append((f"{pipeline}/{kind}/{policy}", decision, dict(attributes), type(error).__name__))
+
+    def leaves(self, leaves: Sequence[tracing.Leaf], error: BaseException | None = None) -> None:
+        for name, told, began_ns, ended_ns in leaves:
+            assert 0 < began_ns <= ended_ns
+            attributes = dict(told)
+            pipeline, policy, decision = (attributes.pop(f"resilience.{key}") for key in ("pipeline", "policy", "decision"))
+            failed = error if name == leaves[-1][0] else None
+            layer = f"{pipeline}/{name.removeprefix('resilience.')}/{policy}"
+            self.log.append((layer, decision, attributes, type(failed).__name__))
 
     def attempt(self, number: int, pipeline: str, policy: str) -> Span:
         return Span(self, f"{pipeline}/attempt {number}/{policy}")

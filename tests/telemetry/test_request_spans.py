@@ -285,6 +285,17 @@ decision=rejected health.factor=0.3 pipeline=payments policy=orders"""
     assert recorded.span("GET /orders").status.status_code is StatusCode.UNSET
 
 
+@pytest.mark.parametrize("make", [under_otel, untraced])
+def test_no_layer_s_span_holds_what_it_costs_to_make_the_others(make: Callable[[Bench, Handler], Any], recorded: Recording) -> None:
+    exchange(make(Bench(), nothing), recorded, [])
+    deadline, limiter, breaker = (recorded.span(f"resilience.{kind}") for kind in ("deadline", "limiter", "breaker"))
+    assert (deadline.end_time, limiter.end_time) == (limiter.start_time, breaker.start_time)
+    assert (deadline.start_time or 0) <= (deadline.end_time or 0) <= (limiter.end_time or 0) <= (breaker.end_time or 0)
+    root = next(span for span in recorded.spans if span.parent is None)
+    assert (root.start_time or 0) <= (deadline.start_time or 0)
+    assert (breaker.end_time or 0) <= (root.end_time or 0)
+
+
 def test_a_wait_for_tokens_is_within_the_limiter_s_span(recorded: Recording) -> None:
     from resilience import RateLimiter
     from resilience.testing import ManualClock

@@ -1,0 +1,310 @@
+"""A call that somebody records passes the usual layers by one function; it is decided and told of as by the layers one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience import (
+    Call,
+    CircuitBreaker,
+    Deadline,
+    HealthSignal,
+    Pipeline,
+    RateLimiter,
+    Rejected,
+    recorded,
+    tracing,
+)
+from resilience.call import CURRENT, Outcome, SoleCall
+from resilience.errors import CircuitOpen
+from resilience.recorded import RecordedWay, UsualRecordedWay, recorded_way
+from resilience.testing import ManualClock
+from tests.core.helpers import no_jitter
+from tests.core.test_entry import Arrival, Plan, Request, arrivals, plans
+
+
+class Trace:
+    """Keeps what it is told of."""
+
+    has_own_span = False
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any], str]] = []
+        self.times: list[tuple[int, int]] = []
+
+    def leaves(self, leaves: Sequence[tracing.Leaf], error: BaseException | None = None) -> None:
+        for number, (name, told, began_ns, ended_ns) in enumerate(leaves, start=1):
+            self.told.append((name, dict(told), type(error if number == len(leaves) else None).__name__))
+            self.times.append((began_ns, ended_ns))
+
+    def layer(
+        self,
+        kind: str,
+        pipeline: str,
+        policy: str,
+        began_ns: int,
+        decision: str,
+        attributes: Mapping[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        raise AssertionError("told of by itself, though no layer has effects")
+
+    def attempt(self, number: int, pipeline: str, policy: str) -> tracing.WorkSpan:
+        raise AssertionError("nothing is tried here")
+
+    def work(self, kind: str, pipeline: str, policy: str) -> tracing.WorkSpan:
+        raise AssertionError("no layer does work here")
+
+    def enter(self) -> None:
+        """It has no span of its own."""
+
+    def exit(self) -> None:
+        """Nor is it left."""
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Nor does it end."""
+
+
+@dataclass
+class House:
+    """A pipeline of such layers, by itself."""
+
+    plan: Plan
+    way: type[RecordedWay]
+    heals: bool = False
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def __post_init__(self) -> None:
+        self.health = HealthSignal(recover=0.2, every_s=1.0, clock=self.clock)
+        health = self.health if self.heals else None
+        layers: list[Any] = []
+        if self.plan.deadline is not None:
+            layers.append(Deadline(**self.plan.deadline, clock=self.clock))
+        if self.plan.limiter is not None:
+            layers.append(RateLimiter(**self.plan.limiter, health=health, clock=self.clock))
+        if self.plan.breaker is not None:
+            layers.append(CircuitBreaker(**self.plan.breaker, uniform=no_jitter, health=health, clock=self.clock))
+        self.pipeline = Pipeline("p", *layers)
+        stage = self.pipeline.outer
+        assert type(stage._make_recorded_way()) is UsualRecordedWay
+        stage._recorded_way = self.way("p", stage.layers, [settler for settler, _ in stage._admissions])
+        self.around = Request(None)
+        self.around.deadline_us = self.clock.now_us() + 3_000_000
+        self.around.held = []
+
+    def serve(self, arrival: Arrival) -> list[Any]:
+        """What becomes of the request, what is told of it, and what the layers have noted by then."""
+        call = Request(arrival.address)
+        call.key, call.cost, call.timeout_s = arrival.key, arrival.cost, arrival.timeout_s
+        mark = CURRENT.set(self.around) if arrival.within else None
+        became: list[Any] = []
+        trace = Trace()
+        try:
+            self.pipeline.begin(call)
+            call.trace = trace
+            self.pipeline.outer.enter(call)
+            became.append(len(call.held))
+            self.clock.advance(arrival.lasts_s)
+            call.settle(arrival.outcome)
+        except Rejected as refusal:
+            became += [type(refusal).__name__, refusal.policy, refusal.reason, refusal.retry_after_s]
+        finally:
+            if mark is not None:
+                CURRENT.reset(mark)
+        self.clock.advance(arrival.pause_s)
+        became += [(name, list(told.items()), error) for name, told, error in trace.told]  # in their order too
+        became += [call.settled, call.held, call.now_us, call.deadline_us, call.deadline_counts]
+        return became + [layer.decisions() for layer in self.pipeline.layers] + [self.health.factor]
+
+
+@given(plans, st.booleans(), st.lists(arrivals, min_size=1, max_size=12))
+def test_the_usual_way_tells_what_the_layers_tell_one_by_one(plan: Plan, heals: bool, arriving: list[Arrival]) -> None:
+    usual, general = House(plan, UsualRecordedWay, heals), House(plan, RecordedWay, heals)
+    for arrival in arriving:
+        assert usual.serve(arrival) == general.serve(arrival)
+
+
+WAYS = [UsualRecordedWay, RecordedWay]
+LIMITER = {"rate_per_s": 1.0, "burst": 2}
+BREAKER = {"consecutive_failures": 1, "probes": 1, "open_for_s": 1.0}
+
+
+def told_of(house: House, arrival: Arrival | None = None) -> list[tuple[str, str, str]]:
+    """The layer, the decision and the error of each span of one request."""
+    trace = Trace()
+    call = Request("192.0.2.7")
+    call.now_us, call.trace, call.pipeline = house.clock.now_us(), trace, house.pipeline
+    if arrival is not None:
+        call.timeout_s = arrival.timeout_s
+    try:
+        house.pipeline.outer.enter(call)
+    except Rejected:
+        assert (call.settled, call.held) == (True, [])
+    else:
+        call.settle(Outcome.OK if arrival is None else arrival.outcome)
+    return [(name.removeprefix("resilience."), told["resilience.decision"], error) for name, told, error in trace.told]
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestEachDecision:
+    def test_a_time_that_has_run_out(self, way: type[RecordedWay]) -> None:
+        house = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way)
+        assert told_of(house, Arrival(timeout_s=0.0)) == [("deadline", "expired", "DeadlineExceeded")]
+
+    def test_an_empty_bucket(self, way: type[RecordedWay]) -> None:
+        house = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way)
+        admitted = [("deadline", "admitted", "NoneType"), ("limiter", "admitted", "NoneType"), ("breaker", "admitted", "NoneType")]
+        assert told_of(house) == told_of(house) == admitted
+        assert told_of(house) == [("deadline", "admitted", "NoneType"), ("limiter", "rejected", "RateLimited")]
+
+    @pytest.mark.parametrize("shadow", [False, True])
+    def test_an_open_breaker_and_a_probe(self, way: type[RecordedWay], shadow: bool) -> None:
+        house = House(Plan(None, None, {**BREAKER, "shadow": shadow}), way)
+        assert told_of(house, Arrival(outcome=Outcome.FAILED)) == [("breaker", "admitted", "NoneType")]
+        refused = ("breaker", "would_reject", "NoneType") if shadow else ("breaker", "rejected", "CircuitOpen")
+        assert told_of(house) == [refused]
+        house.clock.advance(1.0)
+        assert told_of(house) == [("breaker", "probe", "NoneType")]
+        assert told_of(house) == [("breaker", "admitted", "NoneType")]
+
+    def test_a_limiter_in_the_shadow_says_nothing_of_the_layer_after_it(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, {**LIMITER, "shadow": True}, BREAKER), way)
+        told_of(house), told_of(house)
+        assert told_of(house) == [("limiter", "would_reject", "NoneType"), ("breaker", "admitted", "NoneType")]
+
+    def test_an_error_that_is_no_refusal(self, way: type[RecordedWay]) -> None:
+        class Broken(SoleCall):
+            def peer(self) -> str | None:
+                raise OSError("the socket is gone")
+
+        house, trace = House(Plan({"default_s": 2.0}, {**LIMITER, "key": "client_address"}, BREAKER), way), Trace()
+        call = Broken("the request")
+        call.trace = trace
+        limiter = house.pipeline.layers[1]
+        with pytest.raises(OSError, match="the socket is gone"), mock.patch.object(limiter, "attributes", return_value={}):
+            house.pipeline.outer.enter(call)
+        assert [(name, told["resilience.decision"], error) for name, told, error in trace.told] == [
+            ("resilience.deadline", "admitted", "NoneType"),
+            ("resilience.limiter", "admitted", "OSError"),
+        ]
+        assert call.settled
+
+    def test_the_spans_follow_each_other_without_a_gap(self, way: type[RecordedWay], monkeypatch: pytest.MonkeyPatch) -> None:
+        house, trace, instants = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way), Trace(), iter(range(100, 200))
+        monkeypatch.setattr(recorded, "wall_ns", lambda: next(instants))
+        call = Request(None)
+        call.trace = trace
+        house.pipeline.outer.enter(call)
+        assert trace.times == [(100, 101), (101, 102), (102, 103)]
+        call.settle(Outcome.OK)
+
+    def test_who_changes_what_was_told_changes_nothing_of_the_next_call(self, way: type[RecordedWay]) -> None:
+        class Spoiling(Trace):
+            def leaves(self, leaves: Sequence[tracing.Leaf], error: BaseException | None = None) -> None:
+                super().leaves(leaves, error)
+                for _, told, _, _ in leaves:
+                    told.clear()  # type: ignore[attr-defined]  # as a sampler could that is handed a plain dictionary
+
+        house = House(Plan({"default_s": 2.0}, {**LIMITER, "rate_per_s": 1e6}, BREAKER), way, heals=True)
+        seen = []
+        for _ in range(2):
+            call, trace = Request(None), Spoiling()
+            call.now_us, call.trace = house.clock.now_us(), trace
+            house.pipeline.outer.enter(call).settle(Outcome.OK)
+            house.clock.advance(1.0)
+            seen.append(trace.told)
+        assert seen[0] == seen[1]
+        assert len(seen[0]) == 3
+
+    def test_a_refusal_is_told_its_trace(self, way: type[RecordedWay], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tracing, "trace_id", lambda: "0af7651916cd43dd8448eb211c80319c")
+        house = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way)
+        house.pipeline.layers[2].force("open")
+        call = Request(None)
+        call.trace = Trace()
+        with pytest.raises(CircuitOpen) as refused:
+            house.pipeline.outer.enter(call)
+        assert refused.value.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+    def test_broken_off_when_all_have_decided_it_is_told_of_and_gives_back_its_permits(self, way: type[RecordedWay]) -> None:
+        class Interrupted(Trace):
+            def leaves(self, leaves: Sequence[tracing.Leaf], error: BaseException | None = None) -> None:
+                super().leaves(leaves, error)
+                raise KeyboardInterrupt
+
+        house = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way)
+        call = Request(None)
+        call.trace = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            house.pipeline.outer.enter(call)
+        assert (call.settled, call.held) == (True, [])
+
+
+def test_broken_off_after_the_last_layer_there_is_no_layer_to_blame() -> None:
+    house, trace = House(Plan({"default_s": 2.0}, None, None), RecordedWay), Trace()
+    way = house.pipeline.outer._recorded_way
+    assert way is not None
+    way._refused(Call(), trace, [("resilience.deadline", {}, 1, 2)], 2, KeyboardInterrupt())
+    assert trace.told == [("resilience.deadline", {}, "NoneType")]
+
+
+@pytest.mark.parametrize("name", ["admit", "attributes"])
+def test_a_method_of_one_layer_that_was_replaced_is_called(clock: ManualClock, name: str) -> None:
+    breaker = CircuitBreaker(clock=clock)
+    with mock.patch.object(breaker, name, wraps=getattr(breaker, name)) as replaced:
+        call = Request(None)
+        call.trace = Trace()
+        Pipeline("p", Deadline(1.0, clock=clock), breaker).outer.enter(call).settle(Outcome.OK)
+    assert replaced.call_count == 1
+
+
+class Slotted:
+    """A layer of somebody's own, without a dictionary."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "mine"
+    name: ClassVar[str] = "own"
+    has_effects: ClassVar[bool] = False
+    votes_at_start: ClassVar[bool] = False
+
+    def admit(self, call: Call) -> None:
+        """It lets all pass."""
+
+    def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
+        """It keeps nothing."""
+
+    def attributes(self, call: Call) -> Mapping[str, Any]:
+        return {"own": 1}
+
+    def decisions(self) -> Mapping[str, int]:
+        return {}
+
+    def status(self) -> Mapping[str, Any]:
+        return {}
+
+
+def test_which_way_is_taken(clock: ManualClock) -> None:
+    class Mine(RateLimiter):
+        pass
+
+    deadline, limiter, breaker = Deadline(1.0, clock=clock), RateLimiter(9.0, clock=clock), CircuitBreaker(clock=clock)
+    usual: list[list[Any]] = [[], [limiter], [deadline, breaker], [deadline, limiter, breaker]]
+    others: list[list[Any]] = [[limiter, deadline], [limiter, limiter], [Mine(9.0, clock=clock)], [Slotted()]]
+    assert {type(recorded_way("p", layers, layers)) for layers in usual} == {UsualRecordedWay}
+    assert {type(recorded_way("p", layers, layers)) for layers in others} == {RecordedWay}
+
+
+def test_a_layer_of_ones_own_is_told_of(clock: ManualClock) -> None:
+    call, trace = Request(None), Trace()
+    call.trace = trace
+    Pipeline("p", Slotted(), Deadline(1.0, clock=clock)).outer.enter(call).settle(Outcome.OK)
+    own = {"resilience.pipeline": "p", "resilience.policy": "own", "resilience.decision": "admitted", "own": 1}
+    assert trace.told[0] == ("resilience.mine", own, "NoneType")
+    assert [name for name, _, _ in trace.told] == ["resilience.mine", "resilience.deadline"]
