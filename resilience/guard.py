@@ -32,9 +32,10 @@ class Guard:
         return self._stage.clock
 
     def __enter__(self) -> Call:
-        is_plain = self._open()
+        self._open()
+        stage = self._stage
         try:
-            permit = self._stage.admit(self._call) if is_plain else drive(self._stage.steps(self._call), self._clock)
+            permit = drive(stage.steps(self._call), stage.clock) if stage.has_effects else stage.admit(self._call)
         except BaseException as error:
             self._close_span(error)
             raise
@@ -44,9 +45,10 @@ class Guard:
         self._leave(error)
 
     async def __aenter__(self) -> Call:
-        is_plain = self._open()
+        self._open()
+        stage = self._stage
         try:
-            permit = self._stage.admit(self._call) if is_plain else await adrive(self._stage.steps(self._call), self._clock)
+            permit = await adrive(stage.steps(self._call), stage.clock) if stage.has_effects else stage.admit(self._call)
         except BaseException as error:
             self._close_span(error)
             raise
@@ -87,13 +89,12 @@ class Guard:
             settle_error(self._permit, error)
         self._close_span(error)
 
-    def _open(self) -> bool:
+    def _open(self) -> None:
         if self._permit is not None or self._call.settled:
             raise RuntimeError("a guard guards one block; make a new one with pipeline.guard()")
-        is_plain = self._begin(self._call)
+        self._begin(self._call)
         if self._call.trace is not None:
             self._call.trace.enter()
-        return is_plain
 
     def _close_span(self, error: BaseException | None) -> None:
         if self._call.trace is not None:

@@ -172,7 +172,7 @@ def first_attempt(call: Call, inner: Stage) -> AttemptCall:
 
 def _settled(stage: Stage, call: Call, work: Any, results: Results | None) -> Plan:
     """Pass a stage, do the work as the current call, and settle with how it went, or leave that to `results`."""
-    permit = yield from stage.steps(call)
+    permit = (yield from stage.steps(call)) if stage.has_effects else stage.admit(call)
     return (yield from held(permit, stage, call, work, results))
 
 

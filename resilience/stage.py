@@ -1,4 +1,4 @@
-"""Admission through a group of layers: one plain loop, or a generator of effects where a layer must wait or somebody records."""
+"""Admission through a group of layers: one plain loop, or a generator of effects where a layer may have to wait."""
 
 from __future__ import annotations
 
@@ -123,14 +123,11 @@ class Stage:
         return result
 
     def steps(self, call: Call) -> Steps:
-        """The same with effects and spans: yields what the driver must do, returns the permit."""
+        """`admit` through layers that may have effects: yields what the driver must do, returns the permit."""
         permit = Permit(call, self.clock)
         try:
-            if call.trace is not None and not self.has_effects:
-                (self._recorded_way or self._make_recorded_way()).admit(call, call.trace)
-            else:
-                for layer in self.layers:
-                    yield from self._pass(layer, call)
+            for layer in self.layers:
+                yield from self._pass(layer, call)
         except BaseException:
             permit.settle(Outcome.IGNORED)
             raise

@@ -44,14 +44,14 @@ class WebsocketExchange:
     async def run(self, app: App) -> None:
         """Serve the websocket."""
         call, pipeline = self._call, self._guarded.pipeline
-        is_plain = pipeline.begin(call)
+        pipeline.begin(call)
         trace = call.trace
         if trace is not None:
             trace.enter()
         try:
             stage = pipeline.outer
             try:
-                self._permit: Permit = stage.admit(call) if is_plain else await adrive(stage.steps(call), pipeline.clock)
+                self._permit: Permit = await adrive(stage.steps(call), pipeline.clock) if stage.has_effects else stage.admit(call)
             except Rejected as refusal:
                 await self._receive()  # the server's websocket.connect: nobody else will take it
                 await self._deny(self._guarded.answers.to(refusal, own=True))

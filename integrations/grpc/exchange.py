@@ -33,8 +33,11 @@ class ThreadExchange(Exchange):
     def admitted_by_steps(self) -> Permit:
         """The same for a call that is recorded, or that may have to wait."""
         pipeline = self._guarded.pipeline
+        outer = pipeline.outer
         try:
-            return self.recorded(lambda: drive(pipeline.outer.steps(self), pipeline.clock))
+            if outer.has_effects:
+                return self.recorded(lambda: drive(outer.steps(self), pipeline.clock))
+            return self.recorded(outer.admit, self)
         except BaseException:
             self.end_span()
             raise

@@ -106,10 +106,7 @@ class Pool(ABC, Generic[W]):
         if refusal is not None:  # before a token is taken
             raise self._refused(refusal)
         try:
-            if call.trace is None and not gate.outer.has_effects:
-                permit = gate.outer.admit(call)
-            else:
-                permit = drive(gate.outer.steps(call), gate.clock)
+            permit = drive(gate.outer.steps(call), gate.clock) if gate.outer.has_effects else gate.outer.admit(call)
         except Rejected:
             self._count("rate")
             raise

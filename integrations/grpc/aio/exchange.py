@@ -37,7 +37,8 @@ class TaskExchange(Exchange):
         if trace is not None:
             trace.enter()
         try:
-            return await adrive(pipeline.outer.steps(self), pipeline.clock)
+            outer = pipeline.outer
+            return await adrive(outer.steps(self), pipeline.clock) if outer.has_effects else outer.admit(self)
         except BaseException:
             self.end_span()
             raise
