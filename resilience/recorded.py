@@ -142,13 +142,13 @@ class UsualRecordedWay(RecordedWay):
                     wait_us, tokens, left = state.draw_telling(key, limiter.usual_units, now_us, settings)
                     told = self._limiter_told.copy()
                     if wait_us:
-                        call.decision = ADMITTED
                         limiter.refuse(call, key, cost, wait_us)
                         told[_DECISION] = call.decision.value
                         tokens, left = state.standing(key, now_us, settings)
-                    told[_REMAINING] = left
-                    told[_FACTOR] = tokens.factor_ppb / PPB
+                    if tokens.factor_ppb != PPB:
+                        told[_FACTOR] = tokens.factor_ppb / PPB
                     told[_RATE] = tokens.rate_per_s
+                    told[_REMAINING] = left
                     ended_ns = wall_ns()
                     leaves.append(("resilience.limiter", told, began_ns, ended_ns))
                     began_ns = ended_ns

@@ -94,10 +94,10 @@ class Stage:
         """`admit` for a call that is its own permit."""
         if noted is not None:
             noted(call)
-        held = call.held
+        held, trace = call.held, call.trace
         try:
-            if call.trace is not None:
-                (self._recorded_way or self._make_recorded_way()).admit(call, call.trace)
+            if trace is not None:
+                (self._recorded_way or self._make_recorded_way()).admit(call, trace)
                 return call
             for layer, admit in self._admissions:
                 token = admit(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from resilience import (
 )
 from resilience.call import CURRENT, Outcome, SoleCall
 from resilience.errors import CircuitOpen
+from resilience.health import PPB, Phase
 from resilience.recorded import RecordedWay, UsualRecordedWay, recorded_way
 from resilience.testing import ManualClock
 from tests.core.helpers import no_jitter
@@ -245,6 +247,84 @@ class TestEachDecision:
         with pytest.raises(KeyboardInterrupt):
             house.pipeline.outer.enter(call)
         assert (call.settled, call.held) == (True, [])
+
+
+def attributes_of(
+    house: House, key: str | None = None, cost: int | None = None, within: Call | None = None
+) -> list[dict[str, Any]]:
+    """What each span of one request tells, which ends well unless it is refused."""
+    call, trace = Request("192.0.2.7"), Trace()
+    call.now_us, call.trace, call.pipeline = house.clock.now_us(), trace, house.pipeline
+    call.key, call.cost, call.parent = key, cost, within
+    with contextlib.suppress(Rejected):
+        house.pipeline.outer.enter(call).settle(Outcome.OK)
+    return [told for _, told, _ in trace.told]
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestWhatIsTold:
+    def test_while_health_is_cut_and_after_the_breaker_has_closed(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, {"rate_per_s": 10.0, "burst": 10}, {**BREAKER, "shadow": False}), way, heals=True)
+        well = [(told["resilience.health.factor"], told.get("resilience.breaker.generation")) for told in attributes_of(house)]
+        ticket = house.pipeline.layers[1].single.closed_ticket
+        house.pipeline.layers[1].single.settle(ticket, Outcome.FAILED, None, house.clock.now_us())
+        house.clock.advance(1.0)
+        limiter, probe = attributes_of(house)
+        assert (limiter["resilience.health.factor"], limiter["resilience.limiter.rate"]) == (0.3, 3.0)
+        assert (probe["resilience.health.factor"], probe["resilience.breaker.state"]) == (0.3, "half_open")
+        house.clock.advance(1.0)
+        limiter, breaker = attributes_of(house)
+        assert (limiter["resilience.health.factor"], limiter["resilience.limiter.rate"]) == (0.5, 5.0)
+        assert (breaker["resilience.health.factor"], breaker["resilience.breaker.generation"]) == (0.5, 4)
+        assert well == [(1.0, None), (1.0, 1)]
+
+    def test_a_signal_that_others_write_is_looked_at_when_that_is_due(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, None, BREAKER), way, heals=True)
+        health = house.health
+        health.check_us = house.clock.now_us()
+
+        def cut(now_us: int) -> Phase:
+            health.phase = Phase(1, now_us, PPB // 2, 0, 1)
+            return health.phase
+
+        with mock.patch.object(health, "sync", cut):
+            (breaker,) = attributes_of(house)
+        assert breaker["resilience.health.factor"] == 0.5
+
+    def test_failures_that_have_not_opened_it(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, None, {"min_calls": 100, "window_s": 10.0}), way)
+        machine = house.pipeline.layers[0].single
+        for outcome in (Outcome.FAILED, Outcome.OK, Outcome.OK, Outcome.OK):
+            machine.settle(machine.closed_ticket, outcome, None, house.clock.now_us())
+        rates = []
+        for _ in range(2):
+            rates += [told["resilience.breaker.failure_rate"] for told in attributes_of(house)]
+            house.clock.advance(60.0)
+        assert rates == [0.25, 0.0]
+
+    def test_one_bucket_for_all_whatever_key_they_bring(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, {"rate_per_s": 1.0, "burst": 9}, None), way)
+        left = [attributes_of(house, key=key)[0]["resilience.limiter.remaining"] for key in ("alice", "bob", None)]
+        assert left == [8, 7, 6]
+
+    def test_in_the_shadow_what_is_there_though_it_is_too_little(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, {"rate_per_s": 1.0, "burst": 5, "cost": 3, "shadow": True}, None), way)
+        told = [
+            (told["resilience.decision"], told["resilience.limiter.remaining"]) for _ in range(2) for told in attributes_of(house)
+        ]
+        assert told == [("admitted", 2), ("would_reject", 2)]
+
+    def test_met_again_inside_the_same_request_a_breaker_has_one_vote(self, way: type[RecordedWay]) -> None:
+        house = House(Plan(None, None, BREAKER), way)
+        around = Request(None)
+        around.pipeline = house.pipeline
+        house.pipeline.outer.enter(around)
+        (breaker,) = attributes_of(house, within=around)
+        assert breaker["resilience.decision"] == "admitted"
+        assert house.pipeline.layers[0].decisions()["admitted"] == 0
+        around.settle(Outcome.OK)
+        attributes_of(house, within=around)
+        assert house.pipeline.layers[0].decisions()["admitted"] == 2
 
 
 def test_broken_off_after_the_last_layer_there_is_no_layer_to_blame() -> None:
