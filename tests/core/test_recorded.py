@@ -249,13 +249,11 @@ class TestEachDecision:
         assert (call.settled, call.held) == (True, [])
 
 
-def attributes_of(
-    house: House, key: str | None = None, cost: int | None = None, within: Call | None = None
-) -> list[dict[str, Any]]:
+def attributes_of(house: House, key: str | None = None, within: Call | None = None) -> list[dict[str, Any]]:
     """What each span of one request tells, which ends well unless it is refused."""
     call, trace = Request("192.0.2.7"), Trace()
     call.now_us, call.trace, call.pipeline = house.clock.now_us(), trace, house.pipeline
-    call.key, call.cost, call.parent = key, cost, within
+    call.key, call.parent = key, within
     with contextlib.suppress(Rejected):
         house.pipeline.outer.enter(call).settle(Outcome.OK)
     return [told for _, told, _ in trace.told]
