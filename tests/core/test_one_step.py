@@ -156,39 +156,39 @@ def test_each_call_is_told_what_its_own_token_has_left(clock: ManualClock) -> No
 def test_what_takes_and_tells_in_one_go_follows_the_signal_step_by_step(clock: ManualClock) -> None:
     health, hold = HealthSignal(recover=0.2, every_s=1.0, clock=clock), Hold()
     state, began_us = RateLimiter(1.0, burst=100, health=health, clock=clock).state, clock.now_us()
-    factors = [state.take_telling(None, 1, began_us, state.settings)[1].factor_ppb / PPB]
+    factors = [state.draw_telling(None, TOKEN, began_us, state.settings)[1].factor_ppb / PPB]
     health.opened(hold, began_us, began_us + 1_000_000)
     for _ in range(5):  # the hold lapses after two seconds, and the factor climbs from then on
-        factors.append(state.take_telling(None, 0, clock.now_us(), state.settings)[1].factor_ppb / PPB)
+        factors.append(state.draw_telling(None, 0, clock.now_us(), state.settings)[1].factor_ppb / PPB)
         clock.advance(1.0)
         assert health.factor_ppb_at(clock.now_us()) == health.sync(clock.now_us()).factor_ppb_at(
             clock.now_us()
         )  # others look first
     assert factors == [1.0, 0.3, 0.3, 0.3, 0.5, 0.7]
-    assert state.take_telling(None, 1, clock.now_us(), state.settings)[1].factor_ppb / PPB == 0.9
+    assert state.draw_telling(None, TOKEN, clock.now_us(), state.settings)[1].factor_ppb / PPB == 0.9
 
 
 def test_what_takes_and_tells_in_one_go_notices_itself_that_a_hold_has_lapsed(clock: ManualClock) -> None:
     health = HealthSignal(recover=0.2, every_s=1.0, clock=clock)
     state, began_us = RateLimiter(1.0, burst=100, health=health, clock=clock).state, clock.now_us()
-    state.take_telling(None, 1, began_us, state.settings)
+    state.draw_telling(None, TOKEN, began_us, state.settings)
     health.opened(Hold(), began_us, began_us + 1_000_000)
-    state.take_telling(None, 1, began_us, state.settings)
+    state.draw_telling(None, TOKEN, began_us, state.settings)
     clock.advance(3.0)
-    assert state.take_telling(None, 1, clock.now_us(), state.settings)[1].factor_ppb / PPB == 0.5
+    assert state.draw_telling(None, TOKEN, clock.now_us(), state.settings)[1].factor_ppb / PPB == 0.5
 
 
 def test_a_late_call_is_told_what_the_settings_leave_it_that_it_began_with(clock: ManualClock) -> None:
     state = RateLimiter(10.0, burst=3, clock=clock).state
     late = state.settings
-    assert [state.take_telling(None, 1, clock.now_us(), late)[2] for _ in range(2)] == [2, 1]
+    assert [state.draw_telling(None, TOKEN, clock.now_us(), late)[2] for _ in range(2)] == [2, 1]
     state.configure(replace(late, burst=30), clock.now_us())
     clock.advance(0.3)  # tokens have come back, but not for a call of before
-    wait_us, tokens, left = state.take_telling(None, 1, clock.now_us(), late)
+    wait_us, tokens, left = state.draw_telling(None, TOKEN, clock.now_us(), late)
     assert (wait_us, tokens.burst, left) == (0, 3, 0)
-    assert state.take_telling(None, 1, clock.now_us(), late)[0] > 0
-    assert state.take_telling(None, 1, clock.now_us(), state.settings) == (0, state.tokens, 2)
-    assert state.take_telling(None, 9, clock.now_us(), state.settings) == (700_000, state.tokens, 0)
+    assert state.draw_telling(None, TOKEN, clock.now_us(), late)[0] > 0
+    assert state.draw_telling(None, TOKEN, clock.now_us(), state.settings) == (0, state.tokens, 2)
+    assert state.draw_telling(None, 9 * TOKEN, clock.now_us(), state.settings) == (700_000, state.tokens, 0)
 
 
 class Name(str):
