@@ -116,9 +116,9 @@ class Entrance:
                 else:
                     key_of = self._key_of
                     key = None if key_of is None else key_of(call)
-                wait_us = draw(key, units, now_us, limits)
-                if wait_us and self._limiter is not None:
-                    self._limiter.refuse(call, key, cost, wait_us)
+                short_us = draw(key, units, now_us, limits)
+                if short_us and self._limiter is not None:
+                    self._limiter.refuse(call, key, cost, -short_us)
             elif self._limiter is not None:
                 self._limiter.admit(call)
             ticket = None if machine is None or call.parent is not None else machine.closed_ticket

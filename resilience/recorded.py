@@ -139,10 +139,10 @@ class UsualRecordedWay(RecordedWay):
                     else:
                         key = None if limiter.key_of is None else limiter.key_of(call)
                     state, settings = limiter.state, limiter.settings
-                    wait_us, tokens, left = state.draw_telling(key, limiter.usual_units, now_us, settings)
+                    short_us, tokens, left = state.draw_telling(key, limiter.usual_units, now_us, settings)
                     told = self._limiter_told.copy()
-                    if wait_us:
-                        limiter.refuse(call, key, cost, wait_us)
+                    if short_us:
+                        limiter.refuse(call, key, cost, -short_us)
                         told[_DECISION] = call.decision.value
                         tokens, left = state.standing(key, now_us, settings)
                     if tokens.factor_ppb != PPB:

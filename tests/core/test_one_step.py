@@ -186,9 +186,9 @@ def test_a_late_call_is_told_what_the_settings_leave_it_that_it_began_with(clock
     clock.advance(0.3)  # tokens have come back, but not for a call of before
     wait_us, tokens, left = state.draw_telling(None, TOKEN, clock.now_us(), late)
     assert (wait_us, tokens.burst, left) == (0, 3, 0)
-    assert state.draw_telling(None, TOKEN, clock.now_us(), late)[0] > 0
+    assert state.draw_telling(None, TOKEN, clock.now_us(), late)[0] < 0
     assert state.draw_telling(None, TOKEN, clock.now_us(), state.settings) == (0, state.tokens, 2)
-    assert state.draw_telling(None, 9 * TOKEN, clock.now_us(), state.settings) == (700_000, state.tokens, 0)
+    assert state.draw_telling(None, 9 * TOKEN, clock.now_us(), state.settings) == (-700_000, state.tokens, 0)
 
 
 class Name(str):
@@ -376,12 +376,14 @@ def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(cl
         elif change < 0.1:
             health.closed(hold, now_us)
         elif change < 0.15:
-            settings = replace(settings, rate_per_s=dice.choice(RATES), burst=dice.randint(1, 5))
+            is_shadow = settings.shadow != (dice.random() < 0.3)
+            settings = replace(settings, rate_per_s=dice.choice(RATES), burst=dice.randint(1, 5), shadow=is_shadow)
             for state in states:
                 state.configure(settings, now_us)
         key, cost, given = dice.choice((None, *"abcd")), dice.choice((0, 1, 1, 1, 2, 3)), dice.choice((None, settings))
         if dice.random() < 0.3:
-            wait_us, tokens, left = states[0].draw_telling(key, cost * TOKEN, now_us, settings)
+            short_us, tokens, left = states[0].draw_telling(key, cost * TOKEN, now_us, settings)
+            wait_us = -short_us
             assert wait_us == states[1].take(key, cost, now_us, settings)
             standing = states[1].standing(key, now_us, settings)
             assert wait_us or (left, tokens.factor_ppb, tokens.rate_per_s) == (

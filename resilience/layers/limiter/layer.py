@@ -107,7 +107,7 @@ class RateLimiter:
         self._cost_of = cost
         is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
         self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
-        self.usual_units = 0 if self.usual_cost is None else self.usual_cost * TOKEN
+        self.usual_units = TOKEN if self.usual_cost == 1 else (self.usual_cost or 0) * TOKEN  # one token is known by what it is
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -124,9 +124,9 @@ class RateLimiter:
             return self._admit(call)
         key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        wait_us = self.state.draw(key, self.usual_units, call.now_us, self.settings)
-        if wait_us:
-            self.refuse(call, key, cost, wait_us)
+        short_us = self.state.draw(key, self.usual_units, call.now_us, self.settings)
+        if short_us:
+            self.refuse(call, key, cost, -short_us)
         return None
 
     def _admit(self, call: Call) -> Wait | None:

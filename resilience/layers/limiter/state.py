@@ -36,9 +36,9 @@ class LimiterState:
         self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
         self.table = BucketTable(settings.max_keys, self.tokens.full(0))
         self.admitted = 0
-        self.rejected = 0
+        self._refused = 0  # also what passed in the shadow all the same
+        self._told_apart = self._passed_in_shadow = 0  # so many of `_refused` are told apart; the others go by the settings of now
         self.queued = 0
-        self.would_reject = 0
         self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
 
     def renew_lock(self) -> None:
@@ -52,12 +52,12 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        return self.draw(key, cost * TOKEN, now_us, settings or self.settings)
+        return -self.draw(key, TOKEN if cost == 1 else cost * TOKEN, now_us, settings or self.settings)
 
-    def draw(  # noqa: C901, PLR0912  # all of it written out: there is no hotter path
+    def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
     ) -> int:
-        """The same in units of a token."""
+        """The same in units of a token. What is refused is below 0, by the microseconds to wait: it is for others to turn round."""
         hashed = hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
         tokens, health = self.tokens, self.health
@@ -71,14 +71,13 @@ class LimiterState:
         ):
             table = self.table
             part = table.young[hashed & table.mask]
-            if key in part or key in (part := table.old[hashed & table.mask]):
-                elapsed_us = now_us - tokens.since_us
-                reading = tokens.reading
-                if elapsed_us > 0:
-                    if tokens.is_even:  # as at all rates of whole thousandths a second
-                        reading += elapsed_us * tokens.numerator
-                    else:
-                        reading += elapsed_us * tokens.numerator // tokens.denominator
+            elapsed_us = now_us - tokens.since_us
+            if elapsed_us >= 0 and (key in part or key in (part := table.old[hashed & table.mask])):
+                pace = tokens.whole_per_us
+                if pace:
+                    reading = tokens.reading + elapsed_us * pace
+                else:
+                    reading = tokens.reading + elapsed_us * tokens.numerator // tokens.denominator
                 full = reading - tokens.capacity
                 if full < tokens.floor:
                     full = tokens.floor
@@ -91,21 +90,16 @@ class LimiterState:
                     if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket
                     return 0
-                if settings.shadow:  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
-                    self.would_reject += 1
-                else:
-                    self.rejected += 1
-                if units > tokens.capacity:
-                    return NEVER_US
-                if tokens.is_even and elapsed_us >= 0:
-                    return (
-                        bucket - reading - 1
-                    ) // tokens.numerator + 1  # rounded up; of what is negative the quotient costs twice
-                return tokens.since_us - (tokens.reading - bucket) * tokens.denominator // tokens.numerator - now_us
+                self._refused += 1  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
+                if units is not TOKEN and units > tokens.capacity:
+                    return -NEVER_US
+                if pace:
+                    return (reading - bucket) // pace
+                return (tokens.reading - bucket) * tokens.denominator // tokens.numerator + elapsed_us
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
-            return self._reserve(key, units // TOKEN, now_us, 0, settings)[0]
+            return -self._reserve(key, units // TOKEN, now_us, 0, settings)[0]
 
     def draw_telling(
         self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
@@ -128,8 +122,8 @@ class LimiterState:
                 elapsed_us = now_us - tokens.since_us
                 reading = tokens.reading
                 if elapsed_us > 0:
-                    if tokens.is_even:
-                        reading += elapsed_us * tokens.numerator
+                    if tokens.whole_per_us:
+                        reading += elapsed_us * tokens.whole_per_us
                     else:
                         reading += elapsed_us * tokens.numerator // tokens.denominator
                 full = reading - tokens.capacity
@@ -147,8 +141,8 @@ class LimiterState:
         # So far.
         if left >= 0:
             return 0, tokens, left
-        wait_us = self.draw(key, units, now_us, settings)
-        return (wait_us, tokens, 0) if wait_us else (0, *self.standing(key, now_us, settings))
+        short_us = self.draw(key, units, now_us, settings)
+        return (short_us, tokens, 0) if short_us else (0, *self.standing(key, now_us, settings))
 
     def reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
@@ -194,10 +188,26 @@ class LimiterState:
 
     def count_refusal(self, settings: RateLimiterSettings) -> None:
         """One more that is refused, or would be. Under the lock."""
-        if settings.shadow:
-            self.would_reject += 1
-        else:
-            self.rejected += 1
+        self._tell_apart()
+        self._refused += 1
+        self._told_apart += 1
+        self._passed_in_shadow += settings.shadow
+
+    def _tell_apart(self) -> None:
+        """Book what `draw` has refused as what it is by the settings of now."""
+        if self.settings.shadow:
+            self._passed_in_shadow += self._refused - self._told_apart
+        self._told_apart = self._refused
+
+    @property
+    def would_reject(self) -> int:
+        """How many calls passed only since the limit is in the shadow."""
+        return self._passed_in_shadow + (self._refused - self._told_apart if self.settings.shadow else 0)
+
+    @property
+    def rejected(self) -> int:
+        """How many calls were refused."""
+        return self._refused - self.would_reject
 
     def _wait_us(self, due: int, cost: int, now_us: int) -> int:
         """What no bucket of the present size can hold is not waited for."""
@@ -248,6 +258,7 @@ class LimiterState:
         """
         self.sync(now_us)
         with self.lock, self.changing:
+            self._tell_apart()
             self.settings = settings
             if not self.tokens.goes_by(settings):
                 self._earlier = ((self.tokens, now_us), *self._earlier)[:_EARLIER_KEPT]
@@ -305,8 +316,8 @@ class LimiterState:
                 elapsed_us = now_us - tokens.since_us
                 reading = tokens.reading
                 if elapsed_us > 0:
-                    if tokens.is_even:
-                        reading += elapsed_us * tokens.numerator
+                    if tokens.whole_per_us:
+                        reading += elapsed_us * tokens.whole_per_us
                     else:
                         reading += elapsed_us * tokens.numerator // tokens.denominator
                 full = reading - tokens.capacity

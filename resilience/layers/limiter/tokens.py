@@ -27,8 +27,8 @@ _LATE_KEYS: Final = 4_096
 class TokenClock:
     """Issues tokens at rate x factor. Not locked: its table's lock guards it.
 
-    factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor. is_even: whether each
-    microsecond issues a whole number of units.
+    factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor. whole_per_us: the units
+    that each microsecond issues, where that is a whole number, as at all rates of whole thousandths a second; else 0.
     """
 
     __slots__ = (
@@ -39,7 +39,6 @@ class TokenClock:
         "denominator",
         "factor_ppb",
         "floor",
-        "is_even",
         "late",
         "numerator",
         "phase",
@@ -47,6 +46,7 @@ class TokenClock:
         "reading",
         "since_us",
         "until_us",
+        "whole_per_us",
     )
 
     def __init__(self, rate_per_s: Fraction, burst: int, health: HealthSignal | None, now_us: int) -> None:
@@ -151,5 +151,5 @@ class TokenClock:
         self.factor_ppb = factor_ppb
         self.rate_per_s = float(rate_per_s * factor_ppb / PPB)  # each refusal tells it
         self.numerator, self.denominator = pace.numerator, pace.denominator
-        self.is_even = pace.denominator == 1
+        self.whole_per_us = pace.numerator if pace.denominator == 1 else 0
         self.capacity = max(TOKEN, burst * TOKEN * factor_ppb // PPB)
