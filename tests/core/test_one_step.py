@@ -140,9 +140,7 @@ def test_a_bucket_gives_out_no_token_twice_and_loses_none_while_others_change_it
 @pytest.mark.skipif(not mark.STEPS_ARE_WHOLE, reason="to take and to look are two steps here")
 def test_each_call_is_told_what_its_own_token_has_left(clock: ManualClock) -> None:
     state = RateLimiter(1.0, burst=10_000, clock=clock).state
-    assert (
-        state.take(None, 1, clock.now_us()) == 0
-    )  # from now on its bucket is known: that of a new one is taken and looked at in two
+    assert state.take(None, 1, clock.now_us()) == 0  # a bucket that is not known yet is taken from and looked at in two
     told: list[int] = []
 
     def take() -> None:
