@@ -81,7 +81,11 @@ class RecordedWay:
             trace.leaves(leaves)
             return
         name, layer = self._names[len(leaves)], self._layers[len(leaves)]
-        told = self._told(layer, call, decided(call, error))
+        try:
+            told = self._told(layer, call, decided(call, error))
+        except BaseException:  # what could not be read to decide cannot be read to tell of it either, the client's address say
+            trace.leaves(leaves)
+            raise
         leaves.append((name, told, began_ns, wall_ns()))
         trace.leaves(leaves, error)
 

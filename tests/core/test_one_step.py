@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from resilience import Call, CircuitBreaker, HealthSignal, Outcome, RateLimited, RateLimiter, mark
+from resilience.fleet_health import FleetHealthSignal
 from resilience.health import PPB, Hold
 from resilience.layers.breaker.machine import Machine, Ticket
 from resilience.layers.breaker.settings import CircuitBreakerSettings
@@ -40,7 +41,18 @@ WHOLE_STEP: Final = frozenset(
     )
 )
 """Instructions at which CPython 3.11 to 3.13 lets no other thread in, where they work on numbers, texts, dictionaries and slots."""
-HOME: Final = (LimiterState, TokenClock, BucketTable, Machine, Ticket, TimeWindow, CountWindow, Mark)
+HOME: Final = (
+    LimiterState,
+    TokenClock,
+    BucketTable,
+    Machine,
+    Ticket,
+    TimeWindow,
+    CountWindow,
+    Mark,
+    HealthSignal,
+    FleetHealthSignal,
+)
 
 
 def steps_of(function: Callable[..., Any]) -> list[dis.Instruction]:

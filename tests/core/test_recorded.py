@@ -133,6 +133,13 @@ def test_the_usual_way_tells_what_the_layers_tell_one_by_one(plan: Plan, heals: 
         assert usual.serve(arrival) == general.serve(arrival)
 
 
+class Unreachable(SoleCall):
+    """One whose peer cannot be asked for."""
+
+    def peer(self) -> str | None:
+        raise OSError("the socket is gone")
+
+
 WAYS = [UsualRecordedWay, RecordedWay]
 LIMITER = {"rate_per_s": 1.0, "burst": 2}
 BREAKER = {"consecutive_failures": 1, "probes": 1, "open_for_s": 1.0}
@@ -182,12 +189,8 @@ class TestEachDecision:
         assert told_of(house) == [("limiter", "would_reject", "NoneType"), ("breaker", "admitted", "NoneType")]
 
     def test_an_error_that_is_no_refusal(self, way: type[RecordedWay]) -> None:
-        class Broken(SoleCall):
-            def peer(self) -> str | None:
-                raise OSError("the socket is gone")
-
         house, trace = House(Plan({"default_s": 2.0}, {**LIMITER, "key": "client_address"}, BREAKER), way), Trace()
-        call = Broken("the request")
+        call = Unreachable("the request")
         call.trace = trace
         limiter = house.pipeline.layers[1]
         with pytest.raises(OSError, match="the socket is gone"), mock.patch.object(limiter, "attributes", return_value={}):
@@ -197,6 +200,17 @@ class TestEachDecision:
             ("resilience.limiter", "admitted", "OSError"),
         ]
         assert call.settled
+
+    def test_an_error_that_comes_again_when_it_is_told_of_hides_no_layer_before_it(self, way: type[RecordedWay]) -> None:
+        house, trace = House(Plan({"default_s": 2.0}, {**LIMITER, "key": "client_address"}, BREAKER), way), Trace()
+        call = Unreachable("the request")
+        call.trace = trace
+        with pytest.raises(OSError, match="the socket is gone"):
+            house.pipeline.outer.enter(call)
+        assert [(name, told["resilience.decision"], error) for name, told, error in trace.told] == [
+            ("resilience.deadline", "admitted", "NoneType")
+        ]
+        assert (call.settled, call.held) == (True, [])
 
     def test_the_spans_follow_each_other_without_a_gap(self, way: type[RecordedWay], monkeypatch: pytest.MonkeyPatch) -> None:
         house, trace, instants = House(Plan({"default_s": 2.0}, LIMITER, BREAKER), way), Trace(), iter(range(100, 200))
