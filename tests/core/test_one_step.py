@@ -86,6 +86,14 @@ def test_no_attribute_in_it_is_computed(function: Callable[..., Any]) -> None:
     assert not any(hasattr(home, "__getattr__") or home.__getattribute__ is not object.__getattribute__ for home in HOME)
 
 
+@pytest.mark.parametrize("name", ["rejected", "would_reject"])
+def test_a_count_is_read_in_one_step(name: str) -> None:
+    read = LimiterState.__dict__[name].fget
+    steps = list(dis.get_instructions(read))
+    assert {step.opname for step in steps} <= WHOLE_STEP | {"RESUME"}
+    assert not any(isinstance(LimiterState.__dict__.get(step.argval), property) for step in steps if step.opname == "LOAD_ATTR")
+
+
 def test_a_call_in_it_would_be_found() -> None:
     def function(number: int) -> int:
         # One step

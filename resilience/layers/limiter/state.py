@@ -207,7 +207,8 @@ class LimiterState:
     @property
     def rejected(self) -> int:
         """How many calls were refused."""
-        return self._refused - self.would_reject
+        # Without `would_reject`: others refuse until that is asked, and in the shadow this would be below 0.
+        return (self._told_apart if self.settings.shadow else self._refused) - self._passed_in_shadow
 
     def _wait_us(self, due: int, cost: int, now_us: int) -> int:
         """What no bucket of the present size can hold is not waited for."""
