@@ -34,6 +34,7 @@ from resilience.integrations.wsgi.upload import upload_of
 
 T = TypeVar("T")
 _NOTHING: Final = (None,) * 5  # to unpack this takes two thirds of the steps of one assignment after the other
+_END: Final[Any] = ()  # stands for the part that there is not: empty too, and no bytes
 _HANDED_OVER_AT_ONCE: Final = frozenset((list, tuple))
 
 
@@ -102,16 +103,20 @@ class HttpExchange(Ending):
                 elif (headers := self._headers) is not None and not self._has_given_head:
                     length = dict(headers).get("Content-Length") or length_told(headers)
                     if length is not None:
-                        parts = iter(body)
-                        first = next(parts, None) if self.trace is None else self.as_recorded(partial(next, parts, None))
-                        if first and length == str(len(first)):
+                        if self.trace is None:
+                            parts = iter(body)
+                            first = next(parts, _END)
+                        else:
+                            parts = self.as_recorded(partial(iter, body))
+                            first = self.as_recorded(partial(next, parts, _END))
+                        if first and length == str(len(first)) and self._headers is headers:  # it may have put another in its place
                             whole = WholeBody((first,), parts)
                             try:  # noqa: SIM105  # every response goes through here
                                 whole.close = body.close  # type: ignore[attr-defined]  # asked for, since it may have none
                             except AttributeError:
                                 pass
-                        elif first is not None:
-                            parts = chain((first,), parts)
+                        else:
+                            parts = iter(()) if first is _END else chain((first,), parts)  # what has ended may not be asked again
                 if whole is None:
                     self._note_within()
             finally:
@@ -164,8 +169,9 @@ class HttpExchange(Ending):
 
     def _in_parts(self, body: Iterable[bytes], parts: Iterator[bytes] | None) -> Body:
         """What comes by and by. Where its length is known, the response begins with its first part, which is there: in `parts`."""
-        self._is_in_parts = True
-        self._look_into_head()
+        if not self._is_in_parts:  # with `write` the body has begun, and what that has sent is counted
+            self._is_in_parts = True
+            self._look_into_head()
         if parts is not None and self.left is not None:
             self._give_head()
         return Body(self, body, parts)

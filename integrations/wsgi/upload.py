@@ -8,6 +8,7 @@ from typing import Any, Final
 from resilience.integrations.wsgi.types import Environ
 
 _INPUT: Final = "wsgi.input"
+_MOST_DIGITS: Final = 18  # nobody sends more bytes; Python refuses to read a number of 5,000 digits
 
 
 class Upload:
@@ -79,6 +80,6 @@ def upload_of(environ: Environ) -> Upload | None:
     length: str = environ.get("CONTENT_LENGTH") or ""
     if length in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
         return None
-    is_told = length.isascii() and length.isdigit() and "HTTP_TRANSFER_ENCODING" not in environ
+    is_told = len(length) <= _MOST_DIGITS and length.isascii() and length.isdigit() and "HTTP_TRANSFER_ENCODING" not in environ
     environ[_INPUT] = upload = Upload(environ.get(_INPUT), int(length) if is_told else None)
     return upload

@@ -130,6 +130,23 @@ def test_no_layer_s_span_is_current_in_the_handler_or_in_its_body(make: Any, rec
     assert [span.kind for span in recorded.spans].count(SpanKind.SERVER) == (1 if make is under_otel else 0)
 
 
+@pytest.mark.parametrize("length", [[], [("content-length", "5")]], ids=["without a length", "with a length"])
+def test_all_that_a_body_does_is_within_the_call_s_own_span(length: Any, recorded: Recording) -> None:
+    tracer = trace.get_tracer("of the handler")
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            with tracer.start_as_current_span("query"):
+                return iter([b"he", b"llo"])
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, *length])
+        return Body()
+
+    exchange(Bench().guard(app, validated=False), recorded, [("traceparent", SAMPLED)])
+    assert recorded.tree() == f"resilience api INTERNAL under {PARENT_ID} pipeline=api{ADMITTED}\n  query INTERNAL"
+
+
 @pytest.mark.parametrize("make", [under_otel, untraced])
 @pytest.mark.parametrize("body", [[b"hello"], iter([b"hello"])])
 def test_changes_of_state_are_events_of_the_request_s_span_recorded_before_it_ends(

@@ -416,3 +416,63 @@ def test_a_length_of_nothing_is_met_with_the_head(parts: tuple[bytes, ...]) -> N
     bench = bench_at_probe()
     talk = Conversation(bench.guard(_of_length("0", *parts))).run()
     assert (talk.status, talk.content, bench.outcome()) == (200, b"", "ok")
+
+
+@pytest.mark.parametrize("at", ["before its parts", "with its first part"])
+def test_what_was_written_before_the_last_part_counts_for_the_length_too(at: str) -> None:
+    bench = bench_at_probe()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [*TEXT, ("content-length", "5")])
+        if at == "before its parts":
+            write(b"hel")
+            return Parts(b"lo")
+        return ((write(b"hel"), part)[1] for part in [b"lo"])
+
+    with left_open(Conversation(bench.guard(app, validated=False), validated=False)) as talk:
+        assert talk.next_part() == b"lo"
+        assert (talk.content, bench.outcome()) == (b"hello", "ok")
+
+
+@pytest.mark.parametrize(("method", "length"), [("GET", "0"), ("HEAD", "5")])
+def test_a_body_that_has_ended_is_not_asked_again(method: str, length: str) -> None:
+    bench = bench_at_probe()
+
+    class Queue:
+        """Asked again it would wait for ever."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def __iter__(self) -> Queue:
+            return self
+
+        def __next__(self) -> bytes:
+            self.asked += 1
+            raise StopIteration
+
+    body = Queue()
+    app = _with_headers([*TEXT, ("content-length", length)], body)
+    talk = Conversation(bench.guard(app, validated=False), method=method, validated=False).run()
+    assert (talk.status, body.asked, bench.outcome()) == (200, 1, "ok")
+
+
+def test_a_first_part_that_replaces_the_head_is_not_taken_for_the_whole_of_what_that_promised() -> None:
+    bench = bench_at_probe()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, ("content-length", "5")])
+
+        def parts() -> Any:
+            try:
+                raise ValueError("late")
+            except ValueError:
+                start_response("404 Not Found", [*TEXT, ("content-length", "11")], sys.exc_info())
+            yield b"sorry"
+            yield b", none"
+
+        return parts()
+
+    with left_open(Conversation(bench.guard(app))) as talk:
+        assert (talk.next_part(), talk.status, bench.outcome()) == (b"sorry", 404, "held")
+        assert (talk.next_part(), bench.outcome()) == (b", none", "ok")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resilience.integrations.wsgi.upload import Upload, upload_of
-from tests.integrations.wsgi.apps import TEXT, Bench
+from tests.integrations.wsgi.apps import TEXT, Bench, listing
 from tests.integrations.wsgi.conversation import Conversation
 
 
@@ -131,6 +131,7 @@ def test_a_server_that_hands_over_less_in_between_is_believed_at_the_end() -> No
         ({"CONTENT_LENGTH": "\xb2"}, None),
         ({"CONTENT_LENGTH": "-1"}, None),
         ({"CONTENT_LENGTH": "many"}, None),
+        ({"CONTENT_LENGTH": "9" * 5_000}, None),
     ],
 )
 def test_where_a_request_has_a_body(environ: dict[str, Any], length: int | None) -> None:
@@ -138,6 +139,14 @@ def test_where_a_request_has_a_body(environ: dict[str, Any], length: int | None)
     upload = upload_of(environ | {"wsgi.input": body})
     assert upload is not None
     assert (upload._left, upload._input) == (length, body)
+
+
+def test_a_length_that_is_no_sensible_number_is_the_server_s_and_the_application_s_to_refuse() -> None:
+    bench = Bench()
+    bench.half_open()
+    app = bench.guard(listing(), validated=False)
+    talk = Conversation(app, method="POST", environ={"CONTENT_LENGTH": "9" * 5_000}, validated=False).run()
+    assert (talk.status, bench.outcome()) == (200, "ok")
 
 
 @pytest.mark.parametrize("environ", [{}, {"CONTENT_LENGTH": ""}, {"CONTENT_LENGTH": "0"}])
