@@ -20,10 +20,12 @@ from resilience import (
     RateLimited,
     RateLimiter,
     Rejected,
+    entry,
     stage,
     tracing,
 )
 from resilience.call import CURRENT, Outcome, SoleCall
+from resilience.layers import address as addresses
 from resilience.testing import Leaked, ManualClock, nothing_leaks
 from tests.core.helpers import no_jitter
 
@@ -293,6 +295,28 @@ def test_each_address_has_a_bucket_of_its_own_and_an_explicit_key_goes_before_it
     with pytest.raises(RateLimited):
         enter(pipeline, "192.0.2.9", key="somebody")
     assert len(pipeline.layers[0].state.table) == 3
+
+
+def test_so_has_one_that_never_came_before(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_known", {})
+    monkeypatch.setattr(entry, "known_key", lambda text: None)
+    pipeline = Pipeline("p", RateLimiter(0.001, burst=1, key="client_address", clock=clock))
+    for number in range(3):
+        enter(pipeline, f"198.51.100.{number}")
+        with pytest.raises(RateLimited):
+            enter(pipeline, f"198.51.100.{number}")
+
+
+def test_what_is_known_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[str | None, str] = {}
+    monkeypatch.setattr(addresses, "_known", known)
+    monkeypatch.setattr(addresses, "_MOST_KNOWN", 3)
+    for number in range(8):
+        assert addresses.address_key(f"198.51.100.{number}") == f"198.51.100.{number}"
+        assert len(known) <= 3
+    assert addresses.address_key("1" * 101) == addresses.address_key(None) == addresses.UNKNOWN
+    assert len(known) <= 3
+    assert None not in known
 
 
 def test_behind_trusted_proxies_the_address_is_the_clients(clock: ManualClock) -> None:

@@ -18,6 +18,7 @@ from resilience import (
     Deadline,
     HealthSignal,
     Pipeline,
+    RateLimited,
     RateLimiter,
     Rejected,
     recorded,
@@ -26,6 +27,7 @@ from resilience import (
 from resilience.call import CURRENT, Outcome, SoleCall
 from resilience.errors import CircuitOpen
 from resilience.health import PPB, Phase
+from resilience.layers import address
 from resilience.recorded import RecordedWay, UsualRecordedWay, recorded_way
 from resilience.testing import ManualClock
 from tests.core.helpers import no_jitter
@@ -337,6 +339,56 @@ class TestWhatIsTold:
         around.settle(Outcome.OK)
         attributes_of(house, within=around)
         assert house.pipeline.layers[0].decisions()["admitted"] == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("by", ["address", "key"])
+def test_each_client_has_a_bucket_of_its_own_and_is_told_of_that(
+    way: type[RecordedWay], by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "_known", {})
+    monkeypatch.setattr(recorded, "known_key", lambda text: None)  # none has come before
+    house = House(Plan(None, {"rate_per_s": 0.5, "burst": 2, "cost": 2, "key": "client_address"}, None), way)
+    became = []
+    for client in ("198.51.100.1", "198.51.100.2", "198.51.100.1"):
+        call, trace = Request(client if by == "address" else "198.51.100.9"), Trace()
+        call.key = client if by == "key" else None
+        call.now_us, call.trace, call.pipeline = house.clock.now_us(), trace, house.pipeline
+        refusal: Any = None
+        try:
+            house.pipeline.outer.enter(call)
+        except RateLimited as error:
+            refusal = error
+        (told,) = [told for _, told, _ in trace.told]
+        quota = None if refusal is None or refusal.quota is None else refusal.quota
+        became.append(
+            (
+                told["resilience.limiter.remaining"],
+                refusal and (refusal.retry_after_s, quota and (quota.remaining, quota.available_in_s)),
+            )
+        )
+        house.clock.advance(1.0)
+    assert became == [(0, None), (0, None), (1, (2.0, (1, 2.0)))]
+    assert house.pipeline.layers[0].decisions() == {"admitted": 2, "rejected": 1, "queued": 0, "would_reject": 0}
+
+
+def test_layers_are_timed_from_the_end_of_the_one_before_also_where_one_is_not_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = {"rate_per_s": 1.0, "burst": 9, "cost": lambda call: 2}
+    house, trace, instants = House(Plan({"default_s": 2.0}, limiter, BREAKER), UsualRecordedWay), Trace(), iter(range(100, 200))
+    monkeypatch.setattr(recorded, "wall_ns", lambda: next(instants))
+    call = Request(None)
+    call.trace, call.timeout_s = trace, 1.0
+    house.pipeline.outer.enter(call)
+    assert trace.times == [(100, 101), (101, 102), (102, 103)]
+    call.settle(Outcome.OK)
+
+
+def test_the_pipeline_is_told_where_a_layer_is_of_another_kind(clock: ManualClock) -> None:
+    pipeline = Pipeline("shop", RateLimiter(9.0, clock=clock), Deadline(1.0, clock=clock))
+    call, trace = Request(None), Trace()
+    call.now_us, call.trace, call.pipeline = clock.now_us(), trace, pipeline
+    pipeline.outer.enter(call)
+    assert [told["resilience.pipeline"] for _, told, _ in trace.told] == ["shop", "shop"]
 
 
 def test_broken_off_after_the_last_layer_there_is_no_layer_to_blame() -> None:
