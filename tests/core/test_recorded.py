@@ -322,7 +322,8 @@ class TestWhatIsTold:
         assert left == [8, 7, 6]
 
     def test_in_the_shadow_what_is_there_though_it_is_too_little(self, way: type[RecordedWay]) -> None:
-        house = House(Plan(None, {"rate_per_s": 1.0, "burst": 5, "cost": 3, "shadow": True}, None), way)
+        limiter = {"rate_per_s": 1.0, "burst": 5, "cost": 3, "shadow": True, "key": "client_address"}
+        house = House(Plan(None, limiter, None), way)
         told = [
             (told["resilience.decision"], told["resilience.limiter.remaining"]) for _ in range(2) for told in attributes_of(house)
         ]
@@ -383,8 +384,12 @@ def test_layers_are_timed_from_the_end_of_the_one_before_also_where_one_is_not_u
     call.settle(Outcome.OK)
 
 
-def test_the_pipeline_is_told_where_a_layer_is_of_another_kind(clock: ManualClock) -> None:
-    pipeline = Pipeline("shop", RateLimiter(9.0, clock=clock), Deadline(1.0, clock=clock))
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_the_pipeline_is_told_where_layers_are_in_another_order_or_do_otherwise(clock: ManualClock, is_replaced: bool) -> None:
+    layers: list[Any] = [Deadline(1.0, clock=clock), RateLimiter(9.0, clock=clock)]
+    if is_replaced:
+        layers[1].attributes = lambda call: {}
+    pipeline = Pipeline("shop", *(layers if is_replaced else reversed(layers)))
     call, trace = Request(None), Trace()
     call.now_us, call.trace, call.pipeline = clock.now_us(), trace, pipeline
     pipeline.outer.enter(call)
