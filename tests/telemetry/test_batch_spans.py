@@ -106,12 +106,8 @@ def test_a_batch_at_work_is_counted_too(recorded: Recording) -> None:
     seen = []
 
     async def looks(request: int) -> None:
-        seen.append(
-            (
-                counts(recorded, "resilience.batch.calls", "at work")["ok"],
-                counts(recorded, "resilience.batch.in_flight", "at work")[""],
-            )
-        )
+        done, in_flight = (counts(recorded, f"resilience.batch.{what}", "at work") for what in ("calls", "in_flight"))
+        seen.append((done["ok"], in_flight[""]))
 
     asyncio.run(BatchCaller("at work", concurrency=1).acall(looks, range(3)))
     assert seen == [(0, 1), (1, 1), (2, 1)]
