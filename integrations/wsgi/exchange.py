@@ -28,7 +28,7 @@ from resilience.integrations.wsgi.body import Body, WholeBody
 from resilience.integrations.wsgi.current import get_current, reset_current, set_current
 from resilience.integrations.wsgi.ending import Ending
 from resilience.integrations.wsgi.request import inbound_headers
-from resilience.integrations.wsgi.response import body_length, is_event_stream, is_file, judged, length_told
+from resilience.integrations.wsgi.response import TYPE_SIZE, body_length, is_event_stream, is_file, judged, length_told
 from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
 from resilience.integrations.wsgi.upload import upload_of
 
@@ -212,17 +212,18 @@ class HttpExchange(Ending):
             finally:
                 exc_info = None  # its traceback may refer to this frame
         self._status_line = status
-        self._headers = [*headers]
+        self._headers = own_copy = [*headers]
         if self._is_in_parts:
             self._look_into_head()
+        for name, value in own_copy:
+            if len(name) == TYPE_SIZE and value[5:6] in "eE" and is_event_stream(own_copy):  # "text/e": few types are so
+                self._release_stream()
+                break
         return self
 
     def _look_into_head(self) -> None:
-        """How long a body is that comes by and by, and whether it is an event stream: that matters only then."""
-        headers = self._headers
-        self.left = None if headers is None else body_length(headers)
-        if headers is not None and is_event_stream(headers):
-            self._release_stream()
+        """How long a body is that comes by and by: that matters only then."""
+        self.left = None if self._headers is None else body_length(self._headers)
 
     def __call__(self, data: bytes) -> object:
         """The `write` that `start_response` returns, for applications that cannot return an iterable."""
@@ -263,8 +264,6 @@ class HttpExchange(Ending):
     def _hands_over_whole(self) -> None:
         """The server gets all of the body at once: the response begins, and that was the call."""
         now_us = self.begins()
-        if self._headers is not None and self.came_late() and is_event_stream(self._headers):
-            self._release_stream()  # exempt, as one that comes by and by
         if not self.settled:  # `write` may have sent it all
             self.ended(now_us)
 
@@ -295,6 +294,7 @@ class HttpExchange(Ending):
 
     def _release_stream(self) -> None:
         """An event stream votes now, before its first event, and its deadline ends here unless it was asked to hold."""
+        self.particulars  # noqa: B018  # it has begun already, which the usual way would not know
         self._take_start_time()
         self.permit.vote(self.judge_head(), self._guarded.pipeline.clock.now_us())
         if not self._guarded.streams_have_deadline:

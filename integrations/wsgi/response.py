@@ -11,7 +11,7 @@ from resilience.integrations.wsgi.types import Environ, Headers
 
 CONTENT_TYPE: Final = "content-type"
 CONTENT_LENGTH: Final = "content-length"
-_TYPE_SIZE: Final = len(CONTENT_TYPE)
+TYPE_SIZE: Final = len(CONTENT_TYPE)
 _LENGTH_SIZE: Final = len(CONTENT_LENGTH)
 EVENT_STREAM: Final = "text/event-stream"
 """A response whose type begins so is an event stream (HTML, "Server-sent events")."""
@@ -50,7 +50,7 @@ def is_event_stream(headers: Headers) -> bool:
     """Whether the last header that tells the type of the body says so."""
     kind = ""
     for name, value in headers:
-        if len(name) == _TYPE_SIZE and name.lower() == CONTENT_TYPE:
+        if len(name) == TYPE_SIZE and name.lower() == CONTENT_TYPE:
             kind = value
     return kind.lower().startswith(EVENT_STREAM)
 

@@ -68,6 +68,26 @@ def test_an_event_stream_that_begins_too_late_is_counted_and_passes() -> None:
     assert bench.outcome() == "failed"
 
 
+@pytest.mark.parametrize("way", ["writes", "returns parts", "returns a list"])
+def test_an_event_stream_has_begun_with_its_head_however_long_the_application_then_takes(way: str) -> None:
+    bench = Bench(slow_call_s=1.0)
+    bench.half_open()
+    seen = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", EVENTS)
+        seen.append((bench.outcome(), current_deadline(bench.clock)))
+        bench.clock.advance(6.0)  # until there is an event
+        if way == "writes":
+            write(b"data: 1\n\n")
+            return []
+        return Parts(b"data: 1\n\n") if way == "returns parts" else [b"data: 1\n\n"]
+
+    talk = Conversation(bench.guard(app, validated=False)).run()
+    assert (talk.content, seen) == (b"data: 1\n\n", [("ok", None)])
+    assert (bench.outcome(), bench.deadline.decisions()["expired"]) == ("ok", 0)
+
+
 def test_an_event_stream_keeps_its_deadline_where_that_was_asked_for() -> None:
     for streams, seen in ((True, [True, True]), (False, [True, False])):
         bench, found = Bench(streams=streams), list[bool]()
