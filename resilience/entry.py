@@ -17,9 +17,9 @@ from resilience.layers.address import address_key, known_key
 from resilience.layers.breaker import CircuitBreaker
 from resilience.layers.deadline import Deadline, deadline_us_around
 from resilience.layers.limiter import RateLimiter
+from resilience.recorded import USUAL_ORDER
 from resilience.stage import Stage
 
-_ORDER: Final = (Deadline, RateLimiter, CircuitBreaker)
 _current: Final = CURRENT.get
 
 
@@ -43,7 +43,7 @@ class Entrance:
         layers: dict[type, Any] = {type(layer): layer for layer in self.outer.layers}
         kinds = [type(layer) for layer in self.outer.layers]
         is_usual = (
-            kinds == [kind for kind in _ORDER if kind in layers]
+            kinds == [kind for kind in USUAL_ORDER if kind in layers]
             and not self.outer.has_effects
             and type(self).begin is Entrance.begin
             and not any("admit" in vars(layer) for layer in self.outer.layers)  # somebody has put another in its place

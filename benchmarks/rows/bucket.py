@@ -1,6 +1,6 @@
 """One decision of a rate limiter: admitted and refused, with one key and with 100,000.
 
-Ours is `RateLimiter.admit`, which every pipeline goes through, with a read of the clock before it as there; others are what their
+Ours is `RateLimiter.admit`, which does what every pipeline does, with a read of the clock before it as there; others are what their
 documentation tells to call. Each has a limit that admits all of it, or none.
 """
 
