@@ -245,7 +245,7 @@ class FleetHealthSignal(HealthSignal):
             self.phase = Phase(number, start_us, state.factor_ppb, state.step_ppb, state.every_us)
             self._phases.append(self.phase)
             self._followed, self._followed_epoch = self.phase, state.epoch
-        self.check_us = self._next_check_us(now_us)
+        self._begin_stretch(now_us)
 
     def away(self, now_us: int) -> None:
         """The board cannot be heard: what was seen last goes on, and own breakers count alone."""

@@ -81,6 +81,15 @@ class Hold:
         return NEVER_US if self.forever else self.from_us + every_us
 
 
+class Stretch:
+    """A time in which nothing moves the factor: up to `until_us`, which is 0 from the moment that something does."""
+
+    __slots__ = ("until_us",)
+
+    def __init__(self, until_us: int) -> None:
+        self.until_us = until_us
+
+
 class HealthSignal:
     """Shared by the breakers that write it and the limiters and retries that read it.
 
@@ -118,7 +127,7 @@ class HealthSignal:
         self._every_us = to_us(every_s)
         self.phase = Phase(0, clock.now_us(), PPB, 0, self._every_us)
         self._phases = deque([self.phase], maxlen=_PHASES_KEPT)
-        self.check_us = NEVER_US  # until then the factor cannot move by the passing of time alone
+        self.stretch = Stretch(NEVER_US)
         self._told_ppb = PPB
         enrol(self)
 
@@ -142,12 +151,12 @@ class HealthSignal:
 
     def factor_ppb_at(self, now_us: int) -> int:
         """The factor at `now_us` in parts per billion."""
-        phase = self.phase if now_us < self.check_us else self.sync(now_us)
+        phase = self.phase if now_us < self.stretch.until_us else self.sync(now_us)
         return phase.factor_ppb_at(now_us) if phase.step_ppb else phase.factor_ppb
 
     def sync(self, now_us: int) -> Phase:
         """Bring the signal up to `now_us` and return the phase in force. Costs one comparison while nothing is due."""
-        if now_us >= self.check_us:
+        if now_us >= self.stretch.until_us:
             with self._lock:
                 events = self._advance(now_us)
             emit(events)
@@ -182,7 +191,7 @@ class HealthSignal:
                 factor_ppb = self.phase.factor_ppb_at(now_us)
                 self._enter(now_us, self.settings.cut_ppb(factor_ppb), climbing=False)
             if was_last:
-                self.check_us = self._next_check_us(now_us)
+                self._begin_stretch(now_us)
             return events + self._tell("incident", now_us)
 
     def closed(self, hold: Hold, now_us: int) -> list[Event]:
@@ -195,7 +204,7 @@ class HealthSignal:
                     self._holds.clear()
                     self._enter(now_us, self.phase.factor_ppb, climbing=True)
                 if not self._holds or self._is_last(hold):
-                    self.check_us = self._next_check_us(now_us)
+                    self._begin_stretch(now_us)
             return events
 
     def reached(self, hold: Hold, now_us: int) -> None:
@@ -212,7 +221,7 @@ class HealthSignal:
                 self.settings = settings
                 self._every_us = to_us(settings.every_s)
                 self._enter(now_us, self.phase.factor_ppb_at(now_us), climbing=not self._holds)
-                self.check_us = self._next_check_us(now_us)
+                self._begin_stretch(now_us)
         emit(events)
 
     # --- under the lock ----------------------------------------------------------------------------------------------------
@@ -220,24 +229,30 @@ class HealthSignal:
     def _advance(self, now_us: int) -> list[Event]:
         """Let go of the signal when no breaker has been reached for long enough, and note steps of recovery."""
         if self._holds:
-            if now_us < self.check_us:  # at the soonest then: with a thousand breakers open, each change must not ask them all
+            if (
+                now_us < self.stretch.until_us
+            ):  # at the soonest then: with a thousand breakers open, each change must not ask them all
                 return []
             until_us = max(hold.until_us(self._every_us) for hold in self._holds)
             if until_us <= now_us:
                 self._holds.clear()
                 self._enter(until_us, self.phase.factor_ppb, climbing=True)
-        self.check_us = self._next_check_us(now_us)
+        self._begin_stretch(now_us)
         return self._tell("recovery", now_us)
 
     def _is_last(self, hold: Hold) -> bool:
         """Whether no other hold is known to last longer: the instant of the next look at all of them depends on this one."""
-        return hold.until_us(self._every_us) >= self.check_us
+        return hold.until_us(self._every_us) >= self.stretch.until_us
 
     def _enter(self, start_us: int, factor_ppb: int, *, climbing: bool) -> None:
         step_ppb = round(self.settings.recover * PPB) if climbing and factor_ppb < PPB else 0
         start_us = max(start_us, self.phase.start_us)
         self.phase = Phase(self.phase.number + 1, start_us, factor_ppb, step_ppb, self._every_us)
         self._phases.append(self.phase)
+
+    def _begin_stretch(self, now_us: int) -> None:
+        ended, self.stretch = self.stretch, Stretch(self._next_check_us(now_us))
+        ended.until_us = 0
 
     def _next_check_us(self, now_us: int) -> int:
         if self._holds:

@@ -173,7 +173,7 @@ class UsualRecordedWay(RecordedWay):
                         told[_FAILURE_RATE] = machine.failure_rate(now_us)
                     health = machine.health
                     if health is not None:
-                        is_well = health.phase.factor_ppb == PPB and now_us < health.check_us
+                        is_well = health.phase.factor_ppb == PPB and now_us < health.stretch.until_us
                         told[_FACTOR] = 1.0 if is_well else health.factor_ppb_at(now_us) / PPB
                 else:
                     told = self._told(breaker, call, call.decision.value)

@@ -65,7 +65,7 @@ def test_a_hold_that_is_shortened_lets_go_in_its_new_time(clock: ManualClock) ->
     start_us = clock.now_us()
     signal.opened(hold, start_us, None)
     signal.opened(hold, start_us, start_us)
-    assert signal.check_us == start_us + MINUTE_US
+    assert signal.stretch.until_us == start_us + MINUTE_US
     clock.advance(60.0)
     assert not signal.in_incident
     assert signal.incidents == 1

@@ -295,7 +295,7 @@ class TestWhatIsTold:
     def test_a_signal_that_others_write_is_looked_at_when_that_is_due(self, way: type[RecordedWay]) -> None:
         house = House(Plan(None, None, BREAKER), way, heals=True)
         health = house.health
-        health.check_us = house.clock.now_us()
+        health.stretch.until_us = house.clock.now_us()
 
         def cut(now_us: int) -> Phase:
             health.phase = Phase(1, now_us, PPB // 2, 0, 1)

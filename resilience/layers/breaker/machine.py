@@ -77,7 +77,7 @@ class Machine:
         self.name = policy
         self.key = key
         self.health = health
-        self.renew_lock()
+        self.calm_until_us = 0
         self.admitted = self.rejected = self.probed = self.would_reject = 0
         self._booked = 0  # so many of `admitted` the window knows of, or need not know of: the others are successes of its present
         self._uniform = uniform
@@ -93,13 +93,25 @@ class Machine:
         self._probes_done = self._probes_failed = self._probes_slow = 0
         self._set(settings)
         self._window = self._new_window()
+        self.renew_lock()
         self.closed_ticket: Ticket | None = Ticket(self)
         self.refuses_until_us = 0  # while open; past instants, and those of a forced breaker, are for `admit` to look into
 
     def renew_lock(self) -> None:
         """A lock that nobody holds; in a forked child those of the parent's other threads stay locked."""
         self.lock = threading.Lock()
-        self.changing = Mark()
+        self.changing = Mark(self)
+
+    def bar(self) -> None:
+        """Let no success be counted in one step any more."""
+        self.calm_until_us = 0
+
+    def unbar(self) -> None:
+        """Work out until when a success opens nothing: once that is so, each one more makes it more so."""
+        window, calls = self._window, self._window.calls + self.admitted - self._booked + 1
+        few_failed = not window.failures or window.failures * _SHARE < self._failure_share * calls
+        few_slow = not window.slow_calls or window.slow_calls * _SHARE < self._slow_share * calls
+        self.calm_until_us = window.until_us if few_failed and few_slow else 0
 
     def _set(self, settings: CircuitBreakerSettings) -> None:
         self.settings = settings
@@ -133,18 +145,9 @@ class Machine:
     def settle(self, ticket: Ticket, outcome: Outcome, call: Call | None, now_us: int, *, slow: bool = False) -> None:
         """Take a ticket back with how its call went. One of an older generation votes on nothing; `call` itself does not matter."""
         # One step, as `_vote` does it in several (see `mark.py`): a success that opens nothing.
-        if outcome is _OK and not slow and ticket is self.closed_ticket and not self.changing.is_set:
-            window = self._window
-            # A success can open it too: where it makes up the least number of calls, or older ones have been forgotten.
-            if now_us < window.until_us and (
-                (not window.failures and not window.slow_calls)
-                or (
-                    window.failures * _SHARE < self._failure_share * (window.calls + self.admitted - self._booked + 1)
-                    and window.slow_calls * _SHARE < self._slow_share * (window.calls + self.admitted - self._booked + 1)
-                )
-            ):
-                self.admitted += 1
-                return
+        if outcome is _OK and not slow and ticket is self.closed_ticket and now_us < self.calm_until_us:
+            self.admitted += 1
+            return
         # So far.
         with self.lock, self.changing:
             events = self._settle(ticket, outcome, slow, now_us)
@@ -210,8 +213,8 @@ class Machine:
     def failure_rate(self, now_us: int) -> float:
         """The share of failed calls in the window; 0 while it is empty."""
         # One step: there is nothing to forget.
-        window = self._window
-        if not self.changing.is_set and now_us < window.until_us:
+        if now_us < self.calm_until_us:
+            window = self._window
             return window.failures / (window.calls + self.admitted - self._booked) if window.failures else 0.0
         # So far.
         with self.lock, self.changing:

@@ -102,6 +102,7 @@ class RateLimiter:
         self.clock = clock
         self.settings = settings
         self.state = state
+        self._draw = state.draw
         self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
@@ -124,7 +125,8 @@ class RateLimiter:
             return self._admit(call)
         key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        short_us = self.state.draw(key, self.usual_units, call.now_us, self.settings)
+        draw = self._draw  # called so, since CPython looks up longer what is called as a method
+        short_us = draw(key, self.usual_units, call.now_us, self.settings)
         if short_us:
             self.refuse(call, key, cost, -short_us)
         return None
@@ -178,11 +180,13 @@ class RateLimiter:
         return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
     def refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
-        """Refuse a call that would have to wait for so long; None: for ever. In the shadow it passes."""
+        """Refuse a call that would have to wait for so long by the arithmetic; None: for ever. In the shadow it passes."""
         state, settings = self.state, self.settings
         if wait_us is None:
             with state.lock:
                 state.count_refusal(settings)
+        else:
+            wait_us = state.wait_for(cost, wait_us)
         if settings.shadow:
             call.decision = Decision.WOULD_REJECT
             return

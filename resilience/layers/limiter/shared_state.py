@@ -61,7 +61,9 @@ class SharedLimiterState(LimiterState):
     def question(self, key: str | None, cost: int, now_us: int, patience_us: int = 0, timeout_us: int = 1 << 62) -> Take:
         """What the store is asked about a call."""
         tokens, health = self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+        if health is not None and (
+            now_us >= tokens.until_us or now_us >= health.stretch.until_us or health.phase is not tokens.phase
+        ):
             self.sync(now_us)
         fresh_units = tokens.capacity
         if tokens.floor != -fresh_units:  # since the capacity last changed, a full bucket may hold less

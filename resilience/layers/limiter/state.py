@@ -11,7 +11,7 @@ from typing import Final
 
 from resilience.clock import US_PER_S
 from resilience.errors import Quota
-from resilience.health import NEVER_US, PPB, HealthSignal
+from resilience.health import NEVER_US, PPB, HealthSignal, Stretch
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
@@ -21,6 +21,11 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
+Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int, int, list[dict[Hashable, int]], int]
+"""What the arithmetic of a bucket goes by while nothing moves: the settings, how long that is, and from when on; since when the
+clock counts, what stands for a full bucket then, its pace where that is a whole number, and the capacity; the table's shards."""
+_FOR_EVER: Final = Stretch(NEVER_US)
+_BARRED: Final[Steady] = (None, _FOR_EVER, 0, 0, 0, 0, 0, [], 0)
 
 
 class LimiterState:
@@ -30,7 +35,6 @@ class LimiterState:
     """
 
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
-        self.renew_lock()
         self.settings = settings
         self.health = health
         self.tokens = TokenClock(settings.exact_rate_per_s, settings.capacity, health, now_us)
@@ -40,11 +44,36 @@ class LimiterState:
         self._told_apart = self._passed_in_shadow = 0  # so many of `_refused` are told apart; the others go by the settings of now
         self.queued = 0
         self._earlier: tuple[tuple[TokenClock, int], ...] = ()  # each with the instant of its end, latest first
+        self.steady: Steady = _BARRED
+        self.renew_lock()
 
     def renew_lock(self) -> None:
         """A lock that nobody holds; in a forked child those of the parent's other threads stay locked."""
         self.lock = threading.Lock()
-        self.changing = Mark()
+        self.changing = Mark(self)
+
+    def bar(self) -> None:
+        """Let nobody take in one step any more."""
+        self.steady = _BARRED
+
+    def unbar(self) -> None:
+        """Work out what `draw` goes by until something moves, if nothing has moved by now that the token clock has not followed."""
+        tokens, table, health = self.tokens, self.table, self.health
+        stretch = _FOR_EVER if health is None else health.stretch
+        if health is not None and (health.phase is not tokens.phase or tokens.until_us < stretch.until_us):
+            return
+        from_us, pace = tokens.full_from_us, tokens.whole_per_us
+        self.steady = (
+            self.settings,
+            stretch,
+            from_us,
+            tokens.since_us,
+            tokens.reading - tokens.capacity,
+            pace,
+            tokens.capacity,
+            table.young,
+            table.mask,
+        )
 
     def take(self, key: Hashable | None, cost: int, now_us: int, settings: RateLimiterSettings | None = None) -> int:
         """Take `cost` tokens if they are there. `settings` are those under which the call began; None: the present ones.
@@ -52,50 +81,40 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        return -self.draw(key, TOKEN if cost == 1 else cost * TOKEN, now_us, settings or self.settings)
+        short_us = self.draw(key, TOKEN if cost == 1 else cost * TOKEN, now_us, settings or self.settings)
+        return self.wait_for(cost, -short_us) if short_us else 0
+
+    def wait_for(self, cost: int, wait_us: int) -> int:
+        """The wait that the arithmetic says. What no bucket of the present size can hold is not waited for."""
+        return wait_us if cost * TOKEN <= self.tokens.capacity else NEVER_US
 
     def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
     ) -> int:
-        """The same in units of a token. What is refused is below 0, by the microseconds to wait: it is for others to turn round."""
-        hashed = hash(key)
+        """The same in units of a token. What is refused is below 0, by the microseconds to wait: see `wait_for`."""
+        hashed = 0 if key is None else hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
-        tokens, health = self.tokens, self.health
-        if (
-            not self.changing.is_set
-            and settings is self.settings
-            and (
-                health is None
-                or (now_us < tokens.until_us and now_us < health.check_us and health.phase is tokens.phase)  # nothing has moved
-            )
-        ):
-            table = self.table
-            part = table.young[hashed & table.mask]
-            elapsed_us = now_us - tokens.since_us
-            if elapsed_us >= 0 and (key in part or key in (part := table.old[hashed & table.mask])):
-                pace = tokens.whole_per_us
+        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+            part = young[hashed & mask]
+            if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace:
-                    reading = tokens.reading + elapsed_us * pace
+                    full += (now_us - since_us) * pace
                 else:
-                    reading = tokens.reading + elapsed_us * tokens.numerator // tokens.denominator
-                full = reading - tokens.capacity
-                if full < tokens.floor:
-                    full = tokens.floor
+                    full += (now_us - since_us) * self.tokens.numerator // self.tokens.denominator
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
                 bucket += units
-                if bucket <= reading:
+                if bucket - full <= capacity:
                     self.admitted += 1
                     if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket
                     return 0
-                self._refused += 1  # `count_refusal` and `_wait_us`: refusing must not be dearer than admitting
-                if units is not TOKEN and units > tokens.capacity:
-                    return -NEVER_US
+                self._refused += 1  # refusing must not be dearer than admitting
                 if pace:
-                    return (reading - bucket) // pace
-                return (tokens.reading - bucket) * tokens.denominator // tokens.numerator + elapsed_us
+                    return (full + capacity - bucket) // pace
+                return (self.tokens.reading - bucket) * self.tokens.denominator // self.tokens.numerator + now_us - since_us
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
@@ -108,36 +127,25 @@ class LimiterState:
 
         Returns what they return; where the tokens were not there, the last two mean nothing.
         """
-        hashed, left = hash(key), -1
+        hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: what is usual of it.
-        tokens, health = self.tokens, self.health
-        if (
-            not self.changing.is_set
-            and settings is self.settings
-            and (health is None or (now_us < tokens.until_us and now_us < health.check_us and health.phase is tokens.phase))
-        ):
-            table = self.table
-            part = table.young[hashed & table.mask]
-            if key in part or key in (part := table.old[hashed & table.mask]):
-                elapsed_us = now_us - tokens.since_us
-                reading = tokens.reading
-                if elapsed_us > 0:
-                    if tokens.whole_per_us:
-                        reading += elapsed_us * tokens.whole_per_us
-                    else:
-                        reading += elapsed_us * tokens.numerator // tokens.denominator
-                full = reading - tokens.capacity
-                if full < tokens.floor:
-                    full = tokens.floor
+        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+            part, tokens = young[hashed & mask], self.tokens
+            if key in part or key in (part := self.table.old[hashed & mask]):
+                if pace:
+                    full += (now_us - since_us) * pace
+                else:
+                    full += (now_us - since_us) * tokens.numerator // tokens.denominator
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
                 bucket += units
-                if bucket <= reading:
+                if bucket - full <= capacity:
                     self.admitted += 1
                     if units:
                         part[key] = bucket
-                    left = (reading - bucket) // TOKEN
+                    left = (full + capacity - bucket) // TOKEN
         # So far.
         if left >= 0:
             return 0, tokens, left
@@ -211,8 +219,7 @@ class LimiterState:
         return (self._told_apart if self.settings.shadow else self._refused) - self._passed_in_shadow
 
     def _wait_us(self, due: int, cost: int, now_us: int) -> int:
-        """What no bucket of the present size can hold is not waited for."""
-        return max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(due, now_us)) if cost * TOKEN <= self.tokens.capacity else NEVER_US
+        return self.wait_for(cost, max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(due, now_us)))
 
     def clock_of(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The token clock of a call that began at `now_us` under `settings`: that of then, as it stood when it ended."""
@@ -247,7 +254,9 @@ class LimiterState:
     def sync(self, now_us: int) -> None:
         """Follow the health signal up to `now_us`. The signal tells its observers before this lock is taken."""
         tokens, health = self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
+        if health is not None and (
+            now_us >= tokens.until_us or now_us >= health.stretch.until_us or health.phase is not tokens.phase
+        ):
             health.sync(now_us)
             with self.lock, self.changing:
                 self.tokens.catch_up(now_us)
@@ -304,33 +313,24 @@ class LimiterState:
 
         All the rest of a quota nobody asks for where a call is only recorded.
         """
-        tokens, health = self.tokens, self.health
-        if health is not None and (now_us >= tokens.until_us or now_us >= health.check_us or health.phase is not tokens.phase):
-            self.sync(now_us)
-        hashed, left = hash(key), -1
+        hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: `_level` written out.
-        if not self.changing.is_set and settings is self.settings:
-            table = self.table
-            part = table.young[hashed & table.mask]
-            if key in part or key in (part := table.old[hashed & table.mask]):
-                tokens = self.tokens
-                elapsed_us = now_us - tokens.since_us
-                reading = tokens.reading
-                if elapsed_us > 0:
-                    if tokens.whole_per_us:
-                        reading += elapsed_us * tokens.whole_per_us
-                    else:
-                        reading += elapsed_us * tokens.numerator // tokens.denominator
-                full = reading - tokens.capacity
-                if full < tokens.floor:
-                    full = tokens.floor
+        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+            part, tokens = young[hashed & mask], self.tokens
+            if key in part or key in (part := self.table.old[hashed & mask]):
+                if pace:
+                    full += (now_us - since_us) * pace
+                else:
+                    full += (now_us - since_us) * tokens.numerator // tokens.denominator
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                left = (reading - bucket) // TOKEN if bucket < reading else 0
+                left = (full + capacity - bucket) // TOKEN if bucket - full < capacity else 0
         # So far.
         if left >= 0:
             return tokens, left
+        self.sync(now_us)
         tokens = self.clock_of(settings, now_us)
         return tokens, self.quota("", key, 0, now_us, tokens).remaining
 

@@ -12,6 +12,11 @@ _CROWDED: Final = 8
 _LOOK_AT: Final = 8
 
 
+def hash_of(key: Hashable) -> int:
+    """What tells the shard of a key: None, which a limit without keys asks for each time, is in the first one."""
+    return 0 if key is None else hash(key)
+
+
 class BucketTable:
     """At most `max_keys` buckets. Where none can be forgotten, new keys share the overflow bucket. Not locked.
 
@@ -41,7 +46,7 @@ class BucketTable:
         self.mask = count - 1
         for part in before:
             for key, bucket in part.items():
-                self.young[hash(key) & self.mask][key] = bucket
+                self.young[hash_of(key) & self.mask][key] = bucket
 
     def resize(self, max_keys: int) -> None:
         """Keep at most `max_keys` from now on. Buckets beyond go as they become full."""
@@ -54,7 +59,7 @@ class BucketTable:
 
         That may have been spent by this very key, and a place in the table must not give it a second burst.
         """
-        shard = hash(key) & self.mask
+        shard = hash_of(key) & self.mask
         bucket = self.young[shard].get(key)
         if bucket is None:
             bucket = self.old[shard].get(key, self.overflow)
@@ -62,7 +67,7 @@ class BucketTable:
 
     def put(self, key: Hashable, bucket: int, full: int) -> None:
         """Keep the bucket of `key`, or spend from the overflow bucket where the table is full of buckets in use."""
-        shard = hash(key) & self.mask
+        shard = hash_of(key) & self.mask
         for part in (self.young[shard], self.old[shard]):
             if key in part:
                 part[key] = bucket

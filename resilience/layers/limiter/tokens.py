@@ -29,6 +29,7 @@ class TokenClock:
 
     factor_ppb: the health factor that it goes by. rate_per_s: the effective rate, which is rate x factor. whole_per_us: the units
     that each microsecond issues, where that is a whole number, as at all rates of whole thousandths a second; else 0.
+    full_from_us: from when on a full bucket holds the capacity: what a capacity has grown by is not there at once.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class TokenClock:
         "denominator",
         "factor_ppb",
         "floor",
+        "full_from_us",
         "late",
         "numerator",
         "phase",
@@ -143,6 +145,7 @@ class TokenClock:
         old_capacity = self.capacity
         self._set(rate_per_s, burst, factor_ppb)
         self.floor = max(self.floor, self.reading - min(old_capacity, self.capacity))
+        self.full_from_us = self.since_us + max(0, self.wait_us(self.floor + self.capacity - self.reading))
 
     def _set(self, rate_per_s: Fraction, burst: int, factor_ppb: int) -> None:
         pace = rate_per_s * factor_ppb * TOKEN / PPB / US_PER_S
