@@ -59,11 +59,17 @@ class Entrance:
         """What `enter` asks of the layers, looked up once: each request would ask all of it again."""
         deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
         return (
-            *((None, None) if deadline is None else (deadline.default_us, deadline.state)),
+            *((None, None) if deadline is None else (deadline.default_us or None, deadline.state)),
             *(
                 (None,) * 5
                 if limiter is None
-                else (limiter.usual_cost, limiter.usual_units, limiter.goes_by_peer, limiter.state.draw, limiter.settings)
+                else (
+                    limiter.usual_cost,
+                    limiter.usual_units,
+                    limiter.goes_by_peer and limiter.usual_cost is not None,
+                    limiter.state.draw,
+                    limiter.settings,
+                )
             ),
             *((None, None) if breaker is None else (breaker.single, stages.settler_of(breaker))),
         )
@@ -83,8 +89,9 @@ class Entrance:
     def enter(self, call: Call, peer: str | None = None) -> bool:  # noqa: C901, PLR0912  # written out: every request goes through here
         """Begin a call that is its own permit, and admit it where nobody records it and no layer needs a driver: True.
 
-        False: it has begun, and its layers are still to be passed. `peer` is what `call.peer()` says, where that is known without
-        asking; empty where there is none.
+        False: it has begun, and its layers are still to be passed. The call need not have `held`, `now_us` and `pipeline` before.
+        `peer` is what `call.peer()` says, where that is known without asking; empty where there is none. Such a call has no key and
+        no cost of its own.
 
         Raises:
             Rejected: a layer refused.
@@ -100,34 +107,39 @@ class Entrance:
             enclose(call)
         call.trace = trace = tracing.begin(self.name, call)
         if trace is not None:
+            call.held = []
             return False
         try:
-            if default_us and call.timeout_s is None and call.deadline_us is None:
+            if default_us is not None and call.timeout_s is None and call.deadline_us is None:
                 call.deadline_us = now_us + default_us
                 deadlines.admitted += 1  # no lock: see `mark.py`
             elif self._deadline is not None:
                 self._deadline.admit(call)
-            if cost is not None and call.key is None and call.cost is None:
-                key: str | None
+            key: str | None
+            if goes_by_peer and peer is not None:
+                key = known_key(peer) or address_key(peer)
+                short_us = draw(key, units, now_us, limits)
+            elif cost is not None and call.key is None and call.cost is None:
+                key_of = self._key_of
                 if goes_by_peer:
-                    if peer is None:
-                        peer = call.peer()
+                    peer = call.peer()
                     key = known_key(peer) or address_key(peer)
                 else:
-                    key_of = self._key_of
                     key = None if key_of is None else key_of(call)
                 short_us = draw(key, units, now_us, limits)
-                if short_us and self._limiter is not None:
-                    self._limiter.refuse(call, key, cost, -short_us)
-            elif self._limiter is not None:
-                self._limiter.admit(call)
+            else:
+                key, short_us = None, 0
+                if self._limiter is not None:
+                    self._limiter.admit(call)
+            if short_us and self._limiter is not None:
+                self._limiter.refuse(call, key, cost, -short_us)
             ticket = None if machine is None or call.parent is not None else machine.closed_ticket
             if ticket is None and self._breaker is not None:
                 ticket = self._breaker.admit(call)
-            if ticket is not None:
-                call.held = [(settler, ticket)]
+            call.held = [] if ticket is None else [(settler, ticket)]
         except BaseException:  # a refusal, or a key function that raised
-            stages.ignore(call)
+            call.held = []  # the breaker comes last
+            call.settled = True
             raise
         if stages.noted is not None:
             stages.noted(call)
@@ -135,6 +147,7 @@ class Entrance:
 
     def _enter(self, call: Call) -> bool:
         """The same through layers of other kinds or in another order."""
+        call.held = []
         if not self.begin(call):
             return False
         self.outer.enter(call)

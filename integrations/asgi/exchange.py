@@ -74,8 +74,7 @@ class HttpExchange(RequestCall, SoleCall):
     _answering: asyncio.Task[None] | None
 
     def __init__(self, guarded: Guarded, scope: Scope, receive: Receive, send: Send) -> None:
-        # What `Call` writes, written out: it is made for every request.
-        self.held = []
+        # What `Call` writes, written out, but for `held`, which `enter` does: it is made for every request.
         self.now_us = self.attempt = 0
         self.deadline_counts = True
         self.settled = False

@@ -21,27 +21,30 @@ class Particulars:
     permit: of a call that is recorded, or that a driver has admitted; others are their own.
     upload: the body of the request, which its client may break off.
     within: a call that the application has begun within this one, and not ended yet.
+    is_in_parts: whether the body of the response comes by and by. left: then so many bytes are still to come, where that is known.
+    has_begun: whether a part of it was handed over: then nothing can take its place any more.
     """
 
-    __slots__ = ("client_gone", "expired", "permit", "upload", "within")
+    __slots__ = ("client_gone", "expired", "has_begun", "is_in_parts", "left", "permit", "upload", "within")
 
     def __init__(self) -> None:
         self.permit: Permit | None = None
         self.upload: Upload | None = None
         self.within: Call | None = None
-        self.client_gone = self.expired = False
+        self.left: int | None = None
+        self.client_gone = self.expired = self.has_begun = self.is_in_parts = False
 
 
 class Ending(RequestCall, SoleCall):
     """The second half of an exchange: settles exactly once."""
 
-    __slots__ = ("_guarded", "_has_begun", "_headers", "_particulars", "_status_line")
+    __slots__ = ("_guarded", "_headers", "_particulars", "_status_line")
     name = "the request"
+    key = cost = None  # a limit has key and cost from the request, not from its call
     retrying = False  # what a server is asked is not tried again
     _guarded: Guarded
-    _status_line: str | None
+    _status_line: str  # where there are headers
     _headers: Headers | None
-    _has_begun: bool  # whether a part of the body was handed over: then nothing can take its place any more
     _particulars: Particulars | None  # None: only its head and `error` can say how it ended
 
     @property
@@ -140,14 +143,14 @@ class Ending(RequestCall, SoleCall):
             return judge_relayed(self, self.error)
         if self._has_client_gone():
             return Outcome.IGNORED
-        if self._status_line is None:
+        if self._headers is None:
             return Outcome.FAILED  # the server makes an error of that
         self.status, outcome = judged(self._status_line)
         return outcome
 
     def _judge_unfinished(self) -> Outcome:
-        if self._status_line is None:
-            is_known = self._has_begun  # a body without a head, which the server has found out
+        if self._headers is None:
+            is_known = self.particulars.has_begun  # a body without a head, which the server has found out
         else:
             is_known = self.came_late() or has_no_body(self.environ, self._status_line)
         return self.judge_head() if is_known else Outcome.IGNORED

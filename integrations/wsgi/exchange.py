@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Token
 from functools import partial
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from resilience import Rejected
+from resilience import clock as clocks
+from resilience.clock import NS_PER_US
 from resilience.edges import (
     ABANDONED,
     Answer,
@@ -26,14 +28,22 @@ from resilience.edges import (
 )
 from resilience.integrations.wsgi.body import Body, WholeBody
 from resilience.integrations.wsgi.current import get_current, reset_current, set_current
-from resilience.integrations.wsgi.ending import Ending
+from resilience.integrations.wsgi.ending import Ending, Particulars
 from resilience.integrations.wsgi.request import inbound_headers
-from resilience.integrations.wsgi.response import TYPE_SIZE, body_length, is_event_stream, is_file, judged, length_told
+from resilience.integrations.wsgi.response import (
+    body_length,
+    is_event_stream,
+    is_file,
+    is_known_plain,
+    judged,
+    known_verdict,
+    length_told,
+)
 from resilience.integrations.wsgi.types import App, Environ, Headers, StartResponse, Write
 from resilience.integrations.wsgi.upload import upload_of
 
 T = TypeVar("T")
-_NOTHING: Final = (None,) * 5  # to unpack this takes two thirds of the steps of one assignment after the other
+_AT_FIRST: Final = (0, True, False, *(None,) * 9)  # to unpack takes two thirds of the steps of one assignment after the other
 _END: Final[Any] = ()  # stands for the part that there is not: empty too, and no bytes
 _HANDED_OVER_AT_ONCE: Final = frozenset((list, tuple))
 
@@ -55,32 +65,49 @@ class HttpExchange(Ending):
     need, and leaves all others to the methods that say it once.
     """
 
-    __slots__ = ("_has_given_head", "_is_in_parts", "_start_response", "_write", "left")
+    __slots__ = ("_fields", "_start_response", "_write")
+    _fields: dict[str, str]  # of the head, by their names as the application spells them
     _write: Write  # the server's, once it has the head
-    left: int | None  # bytes of the body that are still to come, where it comes by and by and its length is known
 
-    def __init__(self, guarded: Guarded, environ: Environ, start_response: StartResponse) -> None:
-        # What `Call` writes, written out: it is made for every request.
-        self.held = []
-        self.now_us = self.attempt = 0
-        self.deadline_counts = True
-        self.environ = environ
-        self._guarded = guarded
-        self._start_response = start_response
-        self.settled = self._has_begun = self._has_given_head = self._is_in_parts = False
-        self.key, self.cost, self.timeout_s, self.deadline_us, self.response_us = _NOTHING
-        self.parent, self.pipeline, self.error, self.status, self.trace = _NOTHING
-        self._status_line = self._headers = self._particulars = None
+    if TYPE_CHECKING:
 
-    def run(self, app: App) -> Iterable[bytes]:  # noqa: C901, PLR0912, PLR0915  # written out: every request goes through here
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__  # `run` writes all there is: CPython comes to an `__init__` of Python's by a detour
+
+    def run(  # noqa: C901, PLR0912, PLR0915  # written out: every request goes through here
+        self, guarded: Guarded, environ: Environ, start_response: StartResponse, app: App
+    ) -> Iterable[bytes]:
         """Serve the request: returns the body of its response."""
         if ABANDONED:
             settle_abandoned()
-        guarded, environ = self._guarded, self.environ
+        # What `Call` writes, but for what `enter` writes anyway, and what is known of a response that there is not.
+        (
+            self.attempt,
+            self.deadline_counts,
+            self.settled,
+            self.timeout_s,
+            self.deadline_us,
+            self.response_us,
+            self.parent,
+            self.trace,
+            self.error,
+            self.status,
+            self._headers,
+            self._particulars,
+        ) = _AT_FIRST
+        self.environ = environ
+        self._guarded = guarded
+        self._start_response = start_response
         if not environ.keys().isdisjoint(guarded.telling_environ):
             self._read_more(environ)
         try:
-            if not guarded.pipeline.enter(self, environ.get("REMOTE_ADDR", "")):
+            try:
+                peer = environ["REMOTE_ADDR"]
+            except KeyError:
+                peer = ""
+            if not guarded.pipeline.enter(self, peer):
                 self.particulars.permit = self.as_recorded(self._drive)
         except Rejected as refusal:
             self.end_span()
@@ -100,8 +127,8 @@ class HttpExchange(Ending):
                 parts: Iterator[bytes] | None = None
                 if type(body) in _HANDED_OVER_AT_ONCE or ("wsgi.file_wrapper" in environ and is_file(body, environ)):
                     whole = body  # the server may look at its length, or send the file by itself
-                elif (headers := self._headers) is not None and not self._has_given_head:
-                    length = dict(headers).get("Content-Length") or length_told(headers)
+                elif (headers := self._headers) is not None and self._particulars is None:
+                    length = self._fields.get("Content-Length") or length_told(headers)
                     if length is not None:
                         if self.trace is None:
                             parts = iter(body)
@@ -112,7 +139,7 @@ class HttpExchange(Ending):
                         if first and length == str(len(first)) and self._headers is headers:  # it may have put another in its place
                             whole = WholeBody((first,), parts)
                             try:  # noqa: SIM105  # every response goes through here
-                                whole.close = body.close  # type: ignore[attr-defined]  # asked for, since it may have none
+                                whole.close = body.close  # asked for, since it may have none
                             except AttributeError:
                                 pass
                         else:
@@ -121,24 +148,24 @@ class HttpExchange(Ending):
                     self._note_within()
             finally:
                 reset_current(mark)
-            line, headers = self._status_line, self._headers
             if whole is None:
                 return self._in_parts(body, parts)
-            if line is None or headers is None or self._particulars is not None or self.error is not None or self._has_given_head:
+            headers = self._headers
+            if headers is None or self._particulars is not None or self.error is not None:  # `write` leaves particulars too
                 self._hands_over_whole()
                 return whole
             # The same for the usual response: `begins`, `ended`, `judge_head` and `settle`, written out.
-            start = self._start_response  # called so, since CPython looks up longer what is called as a method
-            self._write = start(line, self._with_fields(headers) if guarded.quota_limiters else headers)
-            self._has_given_head = True
-            now_us = guarded.pipeline.clock.now_us()
+            line = self._status_line
+            self._write = start_response(line, self._with_fields(headers) if guarded.quota_limiters else headers)
+            now_us = clocks.monotonic_ns() // NS_PER_US if guarded.is_by_system_clock else guarded.pipeline.clock.now_us()
             deadline_us = self.deadline_us
-            if deadline_us is not None or guarded.times_start:
+            if deadline_us is not None and now_us > deadline_us:
                 self.response_us = now_us
-                if deadline_us is not None and now_us > deadline_us:
-                    self._hands_over_whole()
-                    return whole
-            self.status, outcome = judged(line)
+                self._hands_over_whole()
+                return whole
+            if guarded.times_start:
+                self.response_us = now_us
+            self.status, outcome = known_verdict(line) or judged(line)
             self.settled = True
             held = self.held
             while held:
@@ -169,10 +196,10 @@ class HttpExchange(Ending):
 
     def _in_parts(self, body: Iterable[bytes], parts: Iterator[bytes] | None) -> Body:
         """What comes by and by. Where its length is known, the response begins with its first part, which is there: in `parts`."""
-        if not self._is_in_parts:  # with `write` the body has begun, and what that has sent is counted
-            self._is_in_parts = True
-            self._look_into_head()
-        if parts is not None and self.left is not None:
+        own = self.particulars
+        if not own.is_in_parts:  # with `write` the body has begun, and what that has sent is counted
+            self._look_into_head(own)
+        if parts is not None and own.left is not None:
             self._give_head()
         return Body(self, body, parts)
 
@@ -207,58 +234,61 @@ class HttpExchange(Ending):
             try:
                 if not exc_info:
                     raise AssertionError("start_response was called before, and only an error may replace what it began (PEP 3333)")
-                if self._has_given_head:  # whether it is too late is for the server to say
+                if self._has_given_head():  # whether it is too late is for the server to say
                     self._write = self._start_response(status, self._with_fields(headers), exc_info)
             finally:
                 exc_info = None  # its traceback may refer to this frame
         self._status_line = status
         self._headers = own_copy = [*headers]
-        if self._is_in_parts:
-            self._look_into_head()
-        for name, value in own_copy:
-            if len(name) == TYPE_SIZE and value[5:6] in "eE" and is_event_stream(own_copy):  # "text/e": few types are so
-                self._release_stream()
-                break
+        if self._particulars is not None and self._particulars.is_in_parts:
+            self._look_into_head(self._particulars)
+        self._fields = fields = dict(own_copy)
+        if not is_known_plain(fields.get("Content-Type")) and is_event_stream(own_copy):
+            self._release_stream()
         return self
 
-    def _look_into_head(self) -> None:
+    def _look_into_head(self, own: Particulars) -> None:
         """How long a body is that comes by and by: that matters only then."""
-        self.left = None if self._headers is None else body_length(self._headers)
+        own.is_in_parts = True
+        own.left = None if self._headers is None else body_length(self._headers)
+
+    def _has_given_head(self) -> bool:
+        return hasattr(self, "_write")
 
     def __call__(self, data: bytes) -> object:
         """The `write` that `start_response` returns, for applications that cannot return an iterable."""
-        particulars = self.particulars  # the client may be found to have gone
-        if not self._is_in_parts:
-            self._is_in_parts = True
-            self._look_into_head()
-        if self.left is not None:
+        own = self.particulars
+        if not own.is_in_parts:
+            self._look_into_head(own)
+        if own.left is not None:
             self._give_head()
         self.begins()
-        if not self._has_given_head:
+        if not self._has_given_head():
             raise AssertionError("write was called before start_response (PEP 3333)")
         try:
             written = self._write(data)
         except (AssertionError, TypeError, ValueError):  # what was to be written is nothing that can be
             raise
         except Exception:
-            particulars.client_gone = True
+            own.client_gone = True
             raise
-        if self.left is not None and not self.settled:
-            self.left -= len(data)
-            if self.left <= 0:
+        if own.left is not None and not self.settled:
+            own.left -= len(data)
+            if own.left <= 0:
                 self.ended()
         return written
 
     def hands_over(self, part: bytes) -> None:
         """The server is about to get a part of the body. With the last one that its head promises the call is settled."""
         began_us: int | None = None
+        own = self.particulars
         if not part:
             self._give_head()
-        elif not self._has_begun:
+        elif not own.has_begun:
             began_us = self.begins()
-        if self.left is not None and not self.settled:
-            self.left -= len(part)
-            if self.left <= 0:
+        if own.left is not None and not self.settled:
+            own.left -= len(part)
+            if own.left <= 0:
                 self.ended(began_us)
 
     def _hands_over_whole(self) -> None:
@@ -269,16 +299,16 @@ class HttpExchange(Ending):
 
     def _give_head(self) -> None:
         """Give the server the head. Where the application gave none, the server makes an error of that."""
-        if self._status_line is not None and self._headers is not None and not self._has_given_head:
+        if self._headers is not None and not self._has_given_head():
             self._write = self._start_response(self._status_line, self._with_fields(self._headers))
-            self._has_given_head = True
 
     def begins(self) -> int | None:
         """The response begins: nothing can take its place any more. Returns the present, where that was looked up."""
-        if self._has_begun:
+        own = self.particulars
+        if own.has_begun:
             return None
         self._give_head()
-        self._has_begun = True
+        own.has_begun = True
         return self._take_start_time()
 
     def _take_start_time(self) -> int | None:
@@ -301,7 +331,7 @@ class HttpExchange(Ending):
             self.deadline_us = None
 
     def _give(self, answer: Answer) -> list[bytes]:
-        if self._has_given_head:
+        if self._has_given_head():
             self._start_response(answer.status_line, [*answer.headers], sys.exc_info())
         else:
             self._start_response(answer.status_line, [*answer.headers])
@@ -311,7 +341,8 @@ class HttpExchange(Ending):
         """The application raised. Returns what to send in the place of its response, None where the error goes on to the server."""
         if self.settled:
             return None
-        is_too_late = self._has_begun or (self._has_given_head and self.left is not None)
+        own = self._particulars
+        is_too_late = own is not None and (own.has_begun or (self._has_given_head() and own.left is not None))
         refusal = None if is_too_late else relayed_in(error)
         answer = None if refusal is None else self.as_recorded(partial(self.answers.to, refusal, own=False))
         self.settle_raised(error, judge_error if answer is None else judge_relayed)

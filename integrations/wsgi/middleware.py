@@ -55,7 +55,7 @@ class ResilienceMiddleware:
             guarded = self._source.find(environ["REQUEST_METHOD"], path if path.isascii() else own_path(environ))
             if guarded is None:
                 return self.app(environ, start_response)
-        return HttpExchange(guarded, environ, start_response).run(self.app)
+        return HttpExchange().run(guarded, environ, start_response, self.app)
 
     def close(self) -> None:
         """Give up the configuration file, once. For applications that are taken down while the process lives on."""

@@ -16,20 +16,34 @@ _LENGTH_SIZE: Final = len(CONTENT_LENGTH)
 EVENT_STREAM: Final = "text/event-stream"
 """A response whose type begins so is an event stream (HTML, "Server-sent events")."""
 _WITHOUT_BODY: Final = (204, 304)
+_MOST_KNOWN: Final = 256
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_MOST_KNOWN)
 def status_number(status: str) -> int:
     """The number in "200 OK". Whatever else an application says is the server's to refuse."""
     number = status[:3]
     return int(number) if len(number) == 3 and number.isascii() and number.isdigit() else 500
 
 
-@lru_cache(maxsize=256)
+_verdicts: Final[dict[str, tuple[int, Outcome]]] = {}
+known_verdict: Final = _verdicts.get
+"""What a status line shows that was judged of late; None of another. Each response asks this first, and `judged` only then."""
+_plain_types: Final[dict[str | None, bool]] = {}
+is_known_plain: Final = _plain_types.get
+"""Whether a body's type was seen of late that is no event stream's. Each response asks this first, `is_event_stream` only then."""
+
+
 def judged(status: str) -> tuple[int, Outcome]:
     """The number in "200 OK", and what it shows."""
-    number = status_number(status)
-    return number, judge_status(number)
+    verdict = _verdicts.get(status)
+    if verdict is None:
+        number = status_number(status)
+        verdict = number, judge_status(number)
+        if len(_verdicts) >= _MOST_KNOWN:
+            _verdicts.clear()
+        _verdicts[status] = verdict
+    return verdict
 
 
 def length_told(headers: Headers) -> str | None:
@@ -52,7 +66,12 @@ def is_event_stream(headers: Headers) -> bool:
     for name, value in headers:
         if len(name) == TYPE_SIZE and name.lower() == CONTENT_TYPE:
             kind = value
-    return kind.lower().startswith(EVENT_STREAM)
+    if kind.lower().startswith(EVENT_STREAM):
+        return True
+    if len(_plain_types) >= _MOST_KNOWN:
+        _plain_types.clear()
+    _plain_types[kind] = True
+    return False
 
 
 def has_no_body(environ: Environ, status: str) -> bool:

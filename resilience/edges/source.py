@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from resilience.clock import SystemClock
 from resilience.edges.answers import AS_USUAL, Answers, ChangeAnswer
 from resilience.edges.attempts import ATTEMPT_HEADER
 from resilience.errors import ConfigError
@@ -33,6 +34,7 @@ class Guarded:
         "deadline",
         "inbound_environ",
         "inbound_headers",
+        "is_by_system_clock",
         "pipeline",
         "quota_limiters",
         "reads_grpc_timeout",
@@ -43,6 +45,7 @@ class Guarded:
 
     def __init__(self, pipeline: Pipeline, answers: Answers = AS_USUAL) -> None:
         self.pipeline = pipeline
+        self.is_by_system_clock = type(pipeline.clock) is SystemClock
         self.answers = answers
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read
@@ -50,7 +53,7 @@ class Guarded:
         self.reads_grpc_timeout = "grpc-timeout" in read
         self.inbound_headers: frozenset[bytes] = frozenset(name.encode() for name in names)
         self.inbound_environ = {f"HTTP_{name.upper().replace('-', '_')}": name for name in names}  # the same by CGI (RFC 3875)
-        self.telling_environ = frozenset((*self.inbound_environ, "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"))  # and of a body
+        self.telling_environ = (*self.inbound_environ, "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # and of a body
         self.streams_have_deadline = self.deadline is not None and self.deadline.settings.streams
         self.times_start = any(
             isinstance(layer, CircuitBreaker) and layer.settings.slow_call_s is not None for layer in pipeline.layers

@@ -62,6 +62,39 @@ class Refusal:
 class Machine:
     """One breaker's state. `admit` and `settle` are its whole life; each returns or applies a decision under the lock."""
 
+    __slots__ = (
+        "_booked",
+        "_failed_recoveries",
+        "_failure_share",
+        "_forced",
+        "_generation",
+        "_hold",
+        "_holding",
+        "_in_a_row",
+        "_open_until_us",
+        "_probes",
+        "_probes_done",
+        "_probes_failed",
+        "_probes_slow",
+        "_row_ends",
+        "_slow_share",
+        "_state",
+        "_uniform",
+        "_window",
+        "admitted",
+        "calm_until_us",
+        "changing",
+        "closed_ticket",
+        "health",
+        "key",
+        "lock",
+        "name",
+        "probed",
+        "refuses_until_us",
+        "rejected",
+        "settings",
+        "would_reject",
+    )
     kind: ClassVar[str] = "breaker"
     votes_at_start = True
 

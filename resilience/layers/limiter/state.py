@@ -34,6 +34,22 @@ class LimiterState:
     A key is None or plain text, see `bounded`, and a cost a plain number: what is one step must run no code of theirs.
     """
 
+    __slots__ = (
+        "_earlier",
+        "_passed_in_shadow",
+        "_refused",
+        "_told_apart",
+        "admitted",
+        "changing",
+        "health",
+        "lock",
+        "queued",
+        "settings",
+        "steady",
+        "table",
+        "tokens",
+    )
+
     def __init__(self, settings: RateLimiterSettings, health: HealthSignal | None, now_us: int) -> None:
         self.settings = settings
         self.health = health
