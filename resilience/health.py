@@ -229,10 +229,8 @@ class HealthSignal:
     def _advance(self, now_us: int) -> list[Event]:
         """Let go of the signal when no breaker has been reached for long enough, and note steps of recovery."""
         if self._holds:
-            if (
-                now_us < self.stretch.until_us
-            ):  # at the soonest then: with a thousand breakers open, each change must not ask them all
-                return []
+            if now_us < self.stretch.until_us:
+                return []  # at the soonest then: with a thousand breakers open, each change must not ask them all
             until_us = max(hold.until_us(self._every_us) for hold in self._holds)
             if until_us <= now_us:
                 self._holds.clear()
