@@ -19,6 +19,7 @@ from resilience.settings import Kind, option, validate
 PPB: Final = 1_000_000_000
 """The factor is kept in whole parts per billion, so that steps add up without drift."""
 NEVER_US: Final = 1 << 62
+LONG_AGO_US: Final = -NEVER_US
 _PHASES_KEPT: Final = 64
 
 
@@ -82,7 +83,7 @@ class Hold:
 
 
 class Stretch:
-    """A time in which nothing moves the factor: up to `until_us`, which is 0 from the moment that something does."""
+    """A time in which nothing moves the factor: up to `until_us`, which is long ago from the moment that something does."""
 
     __slots__ = ("until_us",)
 
@@ -250,7 +251,7 @@ class HealthSignal:
 
     def _begin_stretch(self, now_us: int) -> None:
         ended, self.stretch = self.stretch, Stretch(self._next_check_us(now_us))
-        ended.until_us = 0
+        ended.until_us = LONG_AGO_US
 
     def _next_check_us(self, now_us: int) -> int:
         if self._holds:

@@ -125,7 +125,7 @@ class HttpExchange(Ending):
                 parts: Iterator[bytes] | None = None
                 if type(body) in _HANDED_OVER_AT_ONCE or ("wsgi.file_wrapper" in environ and is_file(body, environ)):
                     whole = body  # the server may look at its length, or send the file by itself
-                elif (headers := self._headers) is not None and self._particulars is None:
+                elif (headers := self._headers) is not None and (self._particulars is None or not self._has_given_head()):
                     length = self._fields.get("Content-Length") or length_told(headers)
                     if length is not None:
                         if self.trace is None:
@@ -237,11 +237,12 @@ class HttpExchange(Ending):
                     self._write = self._start_response(status, self._with_fields(headers), exc_info)
             finally:
                 exc_info = None  # its traceback may refer to this frame
+        own_copy = [*headers]
+        self._fields = fields = dict(own_copy)
         self._status_line = status
-        self._headers = own_copy = [*headers]
+        self._headers = own_copy
         if self._particulars is not None and self._particulars.is_in_parts:
             self._look_into_head(self._particulars)
-        self._fields = fields = dict(own_copy)
         if not is_known_plain(fields.get("Content-Type")) and is_event_stream(own_copy):
             self._release_stream()
         return self

@@ -61,16 +61,16 @@ def body_length(headers: Headers) -> int | None:
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Whether the last header that tells the type of the body says so."""
-    kind = ""
-    for name, value in headers:
-        if len(name) == TYPE_SIZE and name.lower() == CONTENT_TYPE:
-            kind = value
-    if kind.lower().startswith(EVENT_STREAM):
+    """Whether the type of the body says so: the one in the usual spelling of its header, or else the last one in any."""
+    usual = dict(headers).get("Content-Type")
+    if usual is None:
+        others = (value for name, value in reversed(headers) if len(name) == TYPE_SIZE and name.lower() == CONTENT_TYPE)
+        return next(others, "").lower().startswith(EVENT_STREAM)
+    if usual.lower().startswith(EVENT_STREAM):
         return True
     if len(_plain_types) >= _MOST_KNOWN:
         _plain_types.clear()
-    _plain_types[kind] = True
+    _plain_types[usual] = True
     return False
 
 

@@ -372,6 +372,35 @@ def test_a_mark_that_was_left_set_is_cleared_by_the_next_change(clock: ManualClo
     assert state.take(None, 1, clock.now_us()) > 0
 
 
+def test_a_state_whose_signal_has_moved_is_barred_until_its_clock_has_followed(clock: ManualClock) -> None:
+    """As in a child that was forked in between."""
+    health = HealthSignal(clock=clock)
+    state = RateLimiter(1.0, burst=10, health=health, clock=clock).state
+    assert state.take(None, 1, clock.now_us()) == 0
+    health.opened(Hold(), clock.now_us(), None)
+    state.renew_lock()
+    assert state.steady[0] is None
+    assert [state.take(None, 1, clock.now_us()) > 0 for _ in range(4)] == [False, False, False, True]  # 30 % of the burst
+    assert state.steady[0] is state.settings
+
+
+def test_instants_below_0_are_instants_like_any() -> None:
+    clock = ManualClock(-10.0)
+    health = HealthSignal(clock=clock)
+    state = RateLimiter(1.0, burst=10, health=health, clock=clock).state
+    machine = CircuitBreaker(min_calls=2, slow_call_s=1.0, clock=clock).pool.single
+    assert state.take(None, 1, clock.now_us()) == 0
+    health.opened(Hold(), clock.now_us(), None)
+    assert [state.take(None, 1, clock.now_us()) > 0 for _ in range(4)] == [False, False, False, True]
+    machine.bar()
+    ticket = machine.closed_ticket
+    assert ticket is not None
+    lock = Noting()
+    machine.lock = lock  # type: ignore[assignment]
+    machine.settle(ticket, Outcome.OK, None, clock.now_us())
+    assert lock.taken == 1
+
+
 def test_a_bucket_that_was_written_just_when_it_went_does_not_close_its_shard(clock: ManualClock) -> None:
     """As under a debugger that lets another thread in at any line."""
     state = RateLimiter(1.0, burst=1, key=lambda call: "", max_keys=2, clock=clock).state

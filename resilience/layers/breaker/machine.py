@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import US_PER_S, to_us
 from resilience.events import NO_EVENTS, BreakerChanged, Event, emit
-from resilience.health import HealthSignal, Hold
+from resilience.health import LONG_AGO_US, HealthSignal, Hold
 from resilience.layers.breaker.settings import CircuitBreakerSettings
 from resilience.layers.breaker.window import CountWindow, TimeWindow, Window
 from resilience.mark import Mark
@@ -110,7 +110,7 @@ class Machine:
         self.name = policy
         self.key = key
         self.health = health
-        self.calm_until_us = 0
+        self.calm_until_us = LONG_AGO_US
         self.admitted = self.rejected = self.probed = self.would_reject = 0
         self._booked = 0  # so many of `admitted` the window knows of, or need not know of: the others are successes of its present
         self._uniform = uniform
@@ -137,14 +137,14 @@ class Machine:
 
     def bar(self) -> None:
         """Let no success be counted in one step any more."""
-        self.calm_until_us = 0
+        self.calm_until_us = LONG_AGO_US
 
     def unbar(self) -> None:
         """Work out until when a success opens nothing: once that is so, each one more makes it more so."""
         window, calls = self._window, self._window.calls + self.admitted - self._booked + 1
         few_failed = not window.failures or window.failures * _SHARE < self._failure_share * calls
         few_slow = not window.slow_calls or window.slow_calls * _SHARE < self._slow_share * calls
-        self.calm_until_us = window.until_us if few_failed and few_slow else 0
+        self.calm_until_us = window.until_us if few_failed and few_slow else LONG_AGO_US
 
     def _set(self, settings: CircuitBreakerSettings) -> None:
         self.settings = settings

@@ -77,6 +77,7 @@ class LimiterState:
         tokens, table, health = self.tokens, self.table, self.health
         stretch = _FOR_EVER if health is None else health.stretch
         if health is not None and (health.phase is not tokens.phase or tokens.until_us < stretch.until_us):
+            self.steady = _BARRED
             return
         from_us, pace = tokens.full_from_us, tokens.whole_per_us
         self.steady = (

@@ -32,3 +32,10 @@ def test_types_are_remembered_up_to_a_bound_but_never_an_event_stream_s() -> Non
 @pytest.mark.parametrize("ask", [response.is_known_plain, response.known_verdict])
 def test_what_was_never_seen_is_not_known(ask: Callable[[str], object]) -> None:
     assert ask("never seen") is None
+
+
+def test_what_a_head_with_two_types_counts_as_does_not_depend_on_what_was_served_before() -> None:
+    heads = [[("content-type", "text/event-stream"), ("Content-Type", "text/x-new")], [("Content-Type", "text/x-new")]]
+    assert [response.is_event_stream(head) for head in (*heads, *reversed(heads))] == [False] * 4
+    assert response.is_event_stream([("content-type", "text/x-new"), ("CONTENT-TYPE", "text/event-stream")])
+    assert not response.is_event_stream([("Content-Length", "2")])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resilience.integrations.wsgi.upload import Upload, upload_of
-from tests.integrations.wsgi.apps import TEXT, Bench, listing
+from tests.integrations.wsgi.apps import TEXT, Bench, Parts, listing
 from tests.integrations.wsgi.conversation import Conversation
 
 
@@ -159,3 +159,18 @@ def test_where_it_has_none_the_server_s_stays(environ: dict[str, Any]) -> None:
 def test_what_else_a_server_s_has_is_there() -> None:
     body = io.BytesIO(b"0123456789")
     assert Upload(body, 10).getvalue() == b"0123456789"
+
+
+@pytest.mark.parametrize("has_upload", [False, True])
+def test_the_first_part_of_an_answer_of_known_length_is_there_before_its_head(has_upload: bool) -> None:
+    bench, body = Bench(), Parts(ValueError("no first part"))
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*TEXT, ("Content-Length", "4")])
+        return body
+
+    upload = {"wsgi.input": io.BytesIO(b"a"), "CONTENT_LENGTH": "1"} if has_upload else {}
+    talk = Conversation(bench.guard(app, validated=False), method="POST", environ=upload, validated=False)
+    with pytest.raises(ValueError, match="no first part"):
+        talk.begin()
+    assert (talk.starts, body.closed) == (0, 1)
