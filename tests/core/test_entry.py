@@ -234,6 +234,25 @@ class TestWhatSomebodyHasPutInItsPlace:
             pipeline.enter(Request("192.0.2.8"))
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_refusal_says_how_long_to_wait_whether_the_peer_is_told_or_asked_for(clock: ManualClock, is_told: bool) -> None:
+    limiter = RateLimiter(0.5, burst=1, key="client_address", clock=clock)
+    pipeline = Pipeline("p", limiter)
+
+    def enter(address: str) -> bool:
+        return pipeline.enter(Request(address), address if is_told else None)
+
+    assert enter("192.0.2.7")
+    clock.advance(0.5)
+    with pytest.raises(RateLimited) as refused:
+        enter("192.0.2.7")
+    assert refused.value.retry_after_s == 1.5
+    assert enter("192.0.2.8")
+    clock.advance(1.5)
+    assert enter("192.0.2.7")
+    assert (limiter.state.admitted, limiter.state.rejected, len(limiter.state.table)) == (3, 1, 2)
+
+
 def test_no_time_at_all_is_refused(clock: ManualClock) -> None:
     with pytest.raises(DeadlineExceeded):
         Pipeline("p", Deadline(4e-7, clock=clock)).enter(Request(None))

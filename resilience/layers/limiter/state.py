@@ -123,14 +123,15 @@ class LimiterState:
                 if bucket < full:
                     bucket = full
                 bucket += units
-                if bucket - full <= capacity:
+                spent = bucket - full
+                if spent <= capacity:
                     self.admitted += 1
                     if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket
                     return 0
                 self._refused += 1  # refusing must not be dearer than admitting
                 if pace:
-                    return (full + capacity - bucket) // pace
+                    return (capacity - spent) // pace
                 return (self.tokens.reading - bucket) * self.tokens.denominator // self.tokens.numerator + now_us - since_us
         # So far.
         self.sync(now_us)
