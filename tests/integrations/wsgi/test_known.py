@@ -35,7 +35,7 @@ def test_what_was_never_seen_is_not_known(ask: Callable[[str], object]) -> None:
 
 
 def test_what_a_head_with_two_types_counts_as_does_not_depend_on_what_was_served_before() -> None:
-    heads = [[("content-type", "text/event-stream"), ("Content-Type", "text/x-new")], [("Content-Type", "text/x-new")]]
+    heads = [[("Content-Type", "text/x-new"), ("content-type", "text/event-stream")], [("Content-Type", "text/x-new")]]
     assert [response.is_event_stream(head) for head in (*heads, *reversed(heads))] == [False] * 4
     assert response.is_event_stream([("content-type", "text/x-new"), ("CONTENT-TYPE", "text/event-stream")])
     assert not response.is_event_stream([("Content-Length", "2")])
