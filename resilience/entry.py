@@ -61,11 +61,10 @@ class Entrance:
         return (
             *((None, None) if deadline is None else (deadline.default_us or None, deadline.state)),
             *(
-                (None,) * 5
+                (None,) * 4
                 if limiter is None
                 else (
                     limiter.usual_cost,
-                    limiter.usual_units,
                     limiter.goes_by_peer and limiter.usual_cost is not None,
                     limiter.state.draw,
                     limiter.settings,
@@ -99,7 +98,7 @@ class Entrance:
         way = self._way
         if way is None:
             return self._enter(call)
-        default_us, deadlines, cost, units, goes_by_peer, draw, limits, machine, settler = way
+        default_us, deadlines, cost, goes_by_peer, draw, limits, machine, settler = way
         # `begin`, and `SystemClock.now_us`, written out.
         call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if self._is_by_system_clock else self.clock.now_us()
         call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
@@ -118,7 +117,7 @@ class Entrance:
             key: str | None
             if goes_by_peer and peer is not None:
                 key = known_key(peer) or address_key(peer)
-                short_us = draw(key, units, now_us, limits)
+                short_us = draw(key, None, now_us, limits)
             elif cost is not None and call.key is None and call.cost is None:
                 key_of = self._key_of
                 if goes_by_peer:
@@ -126,7 +125,7 @@ class Entrance:
                     key = known_key(peer) or address_key(peer)
                 else:
                     key = None if key_of is None else key_of(call)
-                short_us = draw(key, units, now_us, limits)
+                short_us = draw(key, None, now_us, limits)
             else:
                 key, short_us = None, 0
                 if self._limiter is not None:

@@ -143,7 +143,7 @@ class UsualRecordedWay(RecordedWay):
                     else:
                         key = None if limiter.key_of is None else limiter.key_of(call)
                     state, settings = limiter.state, limiter.settings
-                    short_us, tokens, left = state.draw_telling(key, limiter.usual_units, now_us, settings)
+                    short_us, tokens, left = state.draw_telling(key, None, now_us, settings)
                     told = self._limiter_told.copy()
                     if short_us:
                         limiter.refuse(call, key, cost, -short_us)

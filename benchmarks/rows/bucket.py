@@ -49,8 +49,8 @@ def ours(admits: bool, max_keys: int = KEYS) -> Decide:
 def our_arithmetic(admits: bool) -> Decide:
     """The decision alone, with a read of the clock: 0 is admitted, else a wait. Both at one rate, whose numbers are of one size."""
     limiter = our_limiter(1e-3, UNREACHED if admits else 1)
-    draw, units, settings = limiter.state.draw, limiter.usual_units, limiter.settings
-    return lambda key: draw(key, units, clock.monotonic_ns() // NS_PER_US, settings) == 0
+    draw, settings = limiter.state.draw, limiter.settings
+    return lambda key: draw(key, None, clock.monotonic_ns() // NS_PER_US, settings) == 0
 
 
 def of_limits(strategy: str) -> Make:

@@ -433,6 +433,17 @@ class Always(Mark):
         self._owner.bar()
 
 
+def units_of(cost: int, settings: RateLimiterSettings) -> int | None:
+    """As layers ask for them: None is what the settings say."""
+    return None if cost == settings.cost else cost * TOKEN
+
+
+def drawn(state: LimiterState, key: str | None, cost: int, settings: RateLimiterSettings, now_us: int) -> int:
+    """The microseconds to wait, as layers ask for them."""
+    short_us = state.draw(key, units_of(cost, settings), now_us, settings)
+    return state.wait_for(cost, -short_us) if short_us else 0
+
+
 RATES: Final = (0.0003, 0.0005, 0.7, 3.0, 1_000_000.0)
 
 
@@ -455,12 +466,14 @@ def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(cl
             health.closed(hold, now_us)
         elif change < 0.15:
             is_shadow = settings.shadow != (dice.random() < 0.3)
-            settings = replace(settings, rate_per_s=dice.choice(RATES), burst=dice.randint(1, 5), shadow=is_shadow)
+            settings = replace(
+                settings, rate_per_s=dice.choice(RATES), burst=dice.randint(1, 5), cost=dice.choice((1, 1, 0, 2)), shadow=is_shadow
+            )
             for state in states:
                 state.configure(settings, now_us)
         key, cost, given = dice.choice((None, *"abcd")), dice.choice((0, 1, 1, 1, 2, 3)), dice.choice((None, settings))
         if dice.random() < 0.3:
-            short_us, tokens, left = states[0].draw_telling(key, cost * TOKEN, now_us, settings)
+            short_us, tokens, left = states[0].draw_telling(key, units_of(cost, settings), now_us, settings)
             wait_us = states[0].wait_for(cost, -short_us) if short_us else 0
             assert wait_us == states[1].take(key, cost, now_us, settings)
             standing = states[1].standing(key, now_us, settings)
@@ -469,6 +482,9 @@ def test_a_bucket_says_the_same_whether_it_is_asked_in_one_step_or_in_several(cl
                 standing[0].factor_ppb,
                 standing[0].rate_per_s,
             )
+        elif dice.random() < 0.5:
+            assert drawn(states[0], key, cost, settings, now_us) == states[1].take(key, cost, now_us, settings)
+            assert drawn(states[1], key, settings.cost, settings, now_us) == states[0].take(key, settings.cost, now_us, settings)
         else:
             assert states[0].take(key, cost, now_us, given) == states[1].take(key, cost, now_us, given)
         key = dice.choice((None, *"abcd"))

@@ -15,7 +15,7 @@ from resilience.layers.base import Wait
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.state import LimiterState
-from resilience.layers.limiter.tokens import TOKEN, TokenClock
+from resilience.layers.limiter.tokens import TokenClock
 from resilience.registry import enrol
 
 log = logging.getLogger("resilience")
@@ -108,7 +108,6 @@ class RateLimiter:
         self._cost_of = cost
         is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
         self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
-        self.usual_units = TOKEN if self.usual_cost == 1 else (self.usual_cost or 0) * TOKEN  # one token is known by what it is
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -126,7 +125,7 @@ class RateLimiter:
         key_of = self.key_of
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
         draw = self._draw  # called so, since CPython looks up longer what is called as a method
-        short_us = draw(key, self.usual_units, call.now_us, self.settings)
+        short_us = draw(key, None, call.now_us, self.settings)
         if short_us:
             self.refuse(call, key, cost, -short_us)
         return None

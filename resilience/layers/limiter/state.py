@@ -21,11 +21,12 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
-Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int, int, list[dict[Hashable, int]], int]
+Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int, int, int, list[dict[Hashable, int]], int]
 """What the arithmetic of a bucket goes by while nothing moves: the settings, how long that is, and from when on; since when the
-clock counts, what stands for a full bucket then, its pace where that is a whole number, and the capacity; the table's shards."""
+clock counts, what stands for a full bucket then, and its pace where that is a whole number; what a call takes that has no cost of
+its own, and how much may be spent at most where it is to be had; the table's shards."""
 _FOR_EVER: Final = Stretch(NEVER_US)
-_BARRED: Final[Steady] = (None, _FOR_EVER, 0, 0, 0, 0, 0, [], 0)
+_BARRED: Final[Steady] = (None, _FOR_EVER, 0, 0, 0, 0, 0, 0, [], 0)
 
 
 class LimiterState:
@@ -79,15 +80,16 @@ class LimiterState:
         if health is not None and (health.phase is not tokens.phase or tokens.until_us < stretch.until_us):
             self.steady = _BARRED
             return
-        from_us, pace = tokens.full_from_us, tokens.whole_per_us
+        usual_units = int(self.settings.cost) * TOKEN
         self.steady = (
             self.settings,
             stretch,
-            from_us,
+            tokens.full_from_us,
             tokens.since_us,
             tokens.reading - tokens.capacity,
-            pace,
-            tokens.capacity,
+            tokens.whole_per_us,
+            usual_units,
+            tokens.capacity - usual_units,
             table.young,
             table.mask,
         )
@@ -98,7 +100,7 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        short_us = self.draw(key, TOKEN if cost == 1 else cost * TOKEN, now_us, settings or self.settings)
+        short_us = self.draw(key, cost * TOKEN, now_us, settings or self.settings)
         return self.wait_for(cost, -short_us) if short_us else 0
 
     def wait_for(self, cost: int, wait_us: int) -> int:
@@ -106,12 +108,15 @@ class LimiterState:
         return wait_us if cost * TOKEN <= self.tokens.capacity else NEVER_US
 
     def draw(  # all of it written out: there is no hotter path
-        self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
+        self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
     ) -> int:
-        """The same in units of a token. What is refused is below 0, by the microseconds to wait: see `wait_for`."""
+        """The same in units of a token; None: what a call of these settings takes, worked out before.
+
+        What is refused is below 0, by the microseconds to wait: see `wait_for`.
+        """
         hashed = 0 if key is None else hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
-        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        own, stretch, from_us, since_us, full, pace, taken, room, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part = young[hashed & mask]
             if key in part or key in (part := self.table.old[hashed & mask]):
@@ -122,24 +127,25 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                bucket += units
+                if units is not None:
+                    taken, room = units, self.tokens.capacity - units
                 spent = bucket - full
-                if spent <= capacity:
+                if spent <= room:
                     self.admitted += 1
-                    if units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
-                        part[key] = bucket
+                    if taken:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
+                        part[key] = bucket + taken
                     return 0
                 self._refused += 1  # refusing must not be dearer than admitting
                 if pace:
-                    return (capacity - spent) // pace
-                return (self.tokens.reading - bucket) * self.tokens.denominator // self.tokens.numerator + now_us - since_us
+                    return (room - spent) // pace
+                return (self.tokens.reading - bucket - taken) * self.tokens.denominator // self.tokens.numerator + now_us - since_us
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
-            return -self._reserve(key, units // TOKEN, now_us, 0, settings)[0]
+            return -self._reserve(key, int(settings.cost) if units is None else units // TOKEN, now_us, 0, settings)[0]
 
     def draw_telling(
-        self, key: Hashable | None, units: int, now_us: int, settings: RateLimiterSettings
+        self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
     ) -> tuple[int, TokenClock, int]:
         """`draw` and `standing` in one go, for a call that is recorded: by themselves each looks the bucket up.
 
@@ -147,7 +153,7 @@ class LimiterState:
         """
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: what is usual of it.
-        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        own, stretch, from_us, since_us, full, pace, taken, room, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
@@ -158,12 +164,14 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                bucket += units
-                if bucket - full <= capacity:
+                if units is not None:
+                    taken, room = units, tokens.capacity - units
+                spent = bucket - full
+                if spent <= room:
                     self.admitted += 1
-                    if units:
-                        part[key] = bucket
-                    left = (full + capacity - bucket) // TOKEN
+                    if taken:
+                        part[key] = bucket + taken
+                    left = (room - spent) // TOKEN
         # So far.
         if left >= 0:
             return 0, tokens, left
@@ -333,7 +341,7 @@ class LimiterState:
         """
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: `_level` written out.
-        own, stretch, from_us, since_us, full, pace, capacity, young, mask = self.steady
+        own, stretch, from_us, since_us, full, pace, _, _, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
@@ -344,7 +352,8 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                left = (full + capacity - bucket) // TOKEN if bucket - full < capacity else 0
+                spent = bucket - full
+                left = (tokens.capacity - spent) // TOKEN if spent < tokens.capacity else 0
         # So far.
         if left >= 0:
             return tokens, left
