@@ -434,8 +434,8 @@ class Always(Mark):
 
 
 def units_of(cost: int, settings: RateLimiterSettings) -> int | None:
-    """As layers ask for them: None is what the settings say."""
-    return None if cost == settings.cost else cost * TOKEN
+    """As layers ask for them: None is what the settings say, unless that only looks."""
+    return None if cost == settings.cost and cost else cost * TOKEN
 
 
 def drawn(state: LimiterState, key: str | None, cost: int, settings: RateLimiterSettings, now_us: int) -> int:

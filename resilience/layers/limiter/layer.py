@@ -106,7 +106,7 @@ class RateLimiter:
         self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
-        is_usual = cost is None and settings.cost <= settings.capacity and settings.max_wait_s == 0
+        is_usual = cost is None and 0 < settings.cost <= settings.capacity and settings.max_wait_s == 0
         self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity

@@ -21,7 +21,7 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
-Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int, int, int, list[dict[Hashable, int]], int]
+Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int | None, int, int, list[dict[Hashable, int]], int]
 """What the arithmetic of a bucket goes by while nothing moves: the settings, how long that is, and from when on; since when the
 clock counts, what stands for a full bucket then, and its pace where that is a whole number; what a call takes that has no cost of
 its own, and how much may be spent at most where it is to be had; the table's shards."""
@@ -87,7 +87,7 @@ class LimiterState:
             tokens.full_from_us,
             tokens.since_us,
             tokens.reading - tokens.capacity,
-            tokens.whole_per_us,
+            tokens.whole_per_us or None,
             usual_units,
             tokens.capacity - usual_units,
             table.young,
@@ -110,7 +110,7 @@ class LimiterState:
     def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
     ) -> int:
-        """The same in units of a token; None: what a call of these settings takes, worked out before.
+        """The same in units of a token; None: what a call of these settings takes, where that is not 0.
 
         What is refused is below 0, by the microseconds to wait: see `wait_for`.
         """
@@ -120,7 +120,7 @@ class LimiterState:
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part = young[hashed & mask]
             if key in part or key in (part := self.table.old[hashed & mask]):
-                if pace:
+                if pace is not None:
                     full += (now_us - since_us) * pace
                 else:
                     full += (now_us - since_us) * self.tokens.numerator // self.tokens.denominator
@@ -132,13 +132,14 @@ class LimiterState:
                 spent = bucket - full
                 if spent <= room:
                     self.admitted += 1
-                    if taken:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
+                    if units is None or units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
                         part[key] = bucket + taken
                     return 0
                 self._refused += 1  # refusing must not be dearer than admitting
-                if pace:
+                if pace is not None:
                     return (room - spent) // pace
-                return (self.tokens.reading - bucket - taken) * self.tokens.denominator // self.tokens.numerator + now_us - since_us
+                tokens = self.tokens
+                return (tokens.reading - bucket - taken) * tokens.denominator // tokens.numerator + now_us - since_us
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
@@ -157,7 +158,7 @@ class LimiterState:
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
-                if pace:
+                if pace is not None:
                     full += (now_us - since_us) * pace
                 else:
                     full += (now_us - since_us) * tokens.numerator // tokens.denominator
@@ -169,7 +170,7 @@ class LimiterState:
                 spent = bucket - full
                 if spent <= room:
                     self.admitted += 1
-                    if taken:
+                    if units is None or units:
                         part[key] = bucket + taken
                     left = (room - spent) // TOKEN
         # So far.
@@ -345,7 +346,7 @@ class LimiterState:
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
-                if pace:
+                if pace is not None:
                     full += (now_us - since_us) * pace
                 else:
                     full += (now_us - since_us) * tokens.numerator // tokens.denominator
