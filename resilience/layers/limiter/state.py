@@ -74,13 +74,17 @@ class LimiterState:
         self.steady = _BARRED
 
     def unbar(self) -> None:
-        """Work out what `draw` goes by until something moves, if nothing has moved by now that the token clock has not followed."""
+        """Work out what `draw` goes by until something moves, if nothing has moved by now that the token clock has not followed.
+
+        Where a cut has left less than a usual call takes, all go the long way.
+        """
         tokens, table, health = self.tokens, self.table, self.health
         stretch = _FOR_EVER if health is None else health.stretch
-        if health is not None and (health.phase is not tokens.phase or tokens.until_us < stretch.until_us):
+        usual_units = int(self.settings.cost) * TOKEN
+        has_moved = health is not None and (health.phase is not tokens.phase or tokens.until_us < stretch.until_us)
+        if has_moved or usual_units > tokens.capacity:
             self.steady = _BARRED
             return
-        usual_units = int(self.settings.cost) * TOKEN
         self.steady = (
             self.settings,
             stretch,
@@ -125,15 +129,15 @@ class LimiterState:
                 else:
                     full += (now_us - since_us) * self.tokens.numerator // self.tokens.denominator
                 bucket = part[key]
-                if bucket < full:
-                    bucket = full
                 if units is not None:
                     taken, room = units, self.tokens.capacity - units
+                    if bucket < full:  # that would be less than no room
+                        bucket = full
                 spent = bucket - full
                 if spent <= room:
                     self.admitted += 1
                     if units is None or units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
-                        part[key] = bucket + taken
+                        part[key] = (full if spent < 0 else bucket) + taken
                     return 0
                 self._refused += 1  # refusing must not be dearer than admitting
                 if pace is not None:
