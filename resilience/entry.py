@@ -48,7 +48,6 @@ class Entrance:
             and type(self).begin is Entrance.begin
             and not any("admit" in vars(layer) for layer in self.outer.layers)  # somebody has put another in its place
         )
-        self._is_by_system_clock = type(self.clock) is SystemClock
         self._deadline: Deadline | None = layers.get(Deadline)
         self._limiter: RateLimiter | None = layers.get(RateLimiter)
         self._breaker: CircuitBreaker | None = layers.get(CircuitBreaker)
@@ -59,6 +58,7 @@ class Entrance:
         """What `enter` asks of the layers, looked up once: each request would ask all of it again."""
         deadline, limiter, breaker = self._deadline, self._limiter, self._breaker
         return (
+            type(self.clock) is SystemClock,
             *((None, None) if deadline is None else (deadline.default_us or None, deadline.state)),
             *(
                 (None,) * 4
@@ -98,9 +98,9 @@ class Entrance:
         way = self._way
         if way is None:
             return self._enter(call)
-        default_us, deadlines, cost, goes_by_peer, draw, limits, machine, settler = way
+        is_by_system_clock, default_us, deadlines, cost, goes_by_peer, draw, limits, machine, settler = way
         # `begin`, and `SystemClock.now_us`, written out.
-        call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if self._is_by_system_clock else self.clock.now_us()
+        call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if is_by_system_clock else self.clock.now_us()
         call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
         if _current() is not None:
             enclose(call)

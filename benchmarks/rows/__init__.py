@@ -33,7 +33,7 @@ GROUPS: Final = {
             "Four layers on an ASGI request, in process, not sampled",
             ("starlette", "slowapi", "limits", "circuitbreaker", "backoff", "aiobreaker", "tenacity"),
         ),
-        Group("wsgi", "Four layers on a WSGI request, in process, not sampled", ("flask", "flask-limiter", "limits")),
+        Group("wsgi", "Four layers on a WSGI request, in process, not sampled", ("flask", "flask-limiter", "limits"), processes=9),
         Group("grpc", "Four layers on a gRPC call, in process, not sampled", ("grpcio",)),
         Group(
             "grpc_loopback",

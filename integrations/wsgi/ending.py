@@ -23,15 +23,18 @@ class Particulars:
     within: a call that the application has begun within this one, and not ended yet.
     is_in_parts: whether the body of the response comes by and by. left: then so many bytes are still to come, where that is known.
     has_begun: whether a part of it was handed over: then nothing can take its place any more.
+    attempt, error: of the call.
     """
 
-    __slots__ = ("client_gone", "expired", "has_begun", "is_in_parts", "left", "permit", "upload", "within")
+    __slots__ = ("attempt", "client_gone", "error", "expired", "has_begun", "is_in_parts", "left", "permit", "upload", "within")
 
     def __init__(self) -> None:
         self.permit: Permit | None = None
         self.upload: Upload | None = None
         self.within: Call | None = None
         self.left: int | None = None
+        self.attempt = 0
+        self.error: BaseException | None = None
         self.client_gone = self.expired = self.has_begun = self.is_in_parts = False
 
 
@@ -57,6 +60,26 @@ class Ending(RequestCall, SoleCall):
         if self._particulars is None:
             self._particulars = Particulars()
         return self._particulars
+
+    @property
+    def attempt(self) -> int:
+        own = self._particulars
+        return 0 if own is None else own.attempt
+
+    @attempt.setter
+    def attempt(self, attempt: int) -> None:
+        if attempt != self.attempt:
+            self.particulars.attempt = attempt
+
+    @property
+    def error(self) -> BaseException | None:
+        own = self._particulars
+        return None if own is None else own.error
+
+    @error.setter
+    def error(self, error: BaseException | None) -> None:
+        if error is not self.error:
+            self.particulars.error = error
 
     @property
     def permit(self) -> Permit | SoleCall:
@@ -113,8 +136,7 @@ class Ending(RequestCall, SoleCall):
     def _let_go(self) -> None:
         """What refers back to the call goes, so that it need not wait for the collector."""
         if self._particulars is not None:
-            self._particulars.permit = self._particulars.within = None
-        self.error = None
+            self._particulars.permit = self._particulars.within = self._particulars.error = None
 
     def as_recorded(self, step: Callable[[], T]) -> T:
         """Do one step under the call's own span, where it has one."""
@@ -129,7 +151,7 @@ class Ending(RequestCall, SoleCall):
 
     def end_span(self) -> None:
         """End the call's own span, where it has one."""
-        trace, self.trace = self.trace, None
+        trace, self.trace = getattr(self, "trace", None), None  # a call that did not even begin has none
         if trace is not None:
             trace.finish()
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from resilience import Rejected
 from resilience.edges import (
     ABANDONED,
+    NS_PER_US,
     Answer,
     Call,
     Guarded,
     Permit,
+    clocks,
     drive,
     judge_error,
     judge_relayed,
@@ -41,7 +43,7 @@ from resilience.integrations.wsgi.types import App, Environ, Headers, StartRespo
 from resilience.integrations.wsgi.upload import upload_of
 
 T = TypeVar("T")
-_AT_FIRST: Final = (0, True, False, *(None,) * 9)  # to unpack takes two thirds of the steps of one assignment after the other
+_AT_FIRST: Final = (True, False, *(None,) * 7)  # to unpack takes two thirds of the steps of one assignment after the other
 _END: Final[Any] = ()  # stands for the part that there is not: empty too, and no bytes
 _HANDED_OVER_AT_ONCE: Final = frozenset((list, tuple))
 
@@ -82,15 +84,12 @@ class HttpExchange(Ending):
             settle_abandoned()
         # What `Call` writes, but for what `enter` writes anyway, and what is known of a response that there is not.
         (
-            self.attempt,
             self.deadline_counts,
             self.settled,
             self.timeout_s,
             self.deadline_us,
             self.response_us,
             self.parent,
-            self.trace,
-            self.error,
             self.status,
             self._headers,
             self._particulars,
@@ -149,14 +148,13 @@ class HttpExchange(Ending):
             if whole is None:
                 return self._in_parts(body, parts)
             headers = self._headers
-            if headers is None or self._particulars is not None or self.error is not None:  # `write` leaves particulars too
+            if headers is None or self._particulars is not None:  # `write` leaves some too, and an error that a handler answers
                 self._hands_over_whole()
                 return whole
             # The same for the usual response: `begins`, `ended`, `judge_head` and `settle`, written out.
             line = self._status_line
             self._write = start_response(line, self._with_fields(headers) if guarded.quota_limiters else headers)
-            read_clock = guarded.now_us  # called so, since CPython looks up longer what is called as a method
-            now_us = read_clock()
+            now_us = clocks.monotonic_ns() // NS_PER_US if guarded.is_by_system_clock else guarded.pipeline.clock.now_us()
             deadline_us = self.deadline_us
             if deadline_us is not None and now_us > deadline_us:
                 self.response_us = now_us

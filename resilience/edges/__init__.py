@@ -5,8 +5,9 @@ A room makes a `Call` of its own, admits it through a pipeline, settles it at th
 
 from __future__ import annotations
 
+from resilience import clock as clocks
 from resilience.call import CURRENT, Call, Outcome, Permit, SoleCall
-from resilience.clock import US_PER_S
+from resilience.clock import NS_PER_US, US_PER_S
 from resilience.drivers import adrive, drive, resumed, within
 from resilience.edges.abandoned import ABANDONED, abandon, settle_abandoned
 from resilience.edges.answers import (
@@ -55,6 +56,7 @@ __all__ = [
     "FAILURE",
     "HIGHEST_ATTEMPT",
     "INBOUND_HEADERS",
+    "NS_PER_US",
     "OUTWARD_DETAIL",
     "RELAYED_DETAIL",
     "SUCCESS",
@@ -89,6 +91,7 @@ __all__ = [
     "adrive",
     "answer_in_handler",
     "at_work",
+    "clocks",
     "drive",
     "ended_by",
     "fault_of",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from resilience.clock import SystemClock
 from resilience.edges.answers import AS_USUAL, Answers, ChangeAnswer
 from resilience.edges.attempts import ATTEMPT_HEADER
 from resilience.errors import ConfigError
@@ -33,7 +34,7 @@ class Guarded:
         "deadline",
         "inbound_environ",
         "inbound_headers",
-        "now_us",
+        "is_by_system_clock",
         "pipeline",
         "quota_limiters",
         "reads_grpc_timeout",
@@ -44,7 +45,7 @@ class Guarded:
 
     def __init__(self, pipeline: Pipeline, answers: Answers = AS_USUAL) -> None:
         self.pipeline = pipeline
-        self.now_us = pipeline.clock.now_us
+        self.is_by_system_clock = type(pipeline.clock) is SystemClock
         self.answers = answers
         self.deadline: Deadline | None = pipeline.outer.deadline
         read = () if self.deadline is None else self.deadline.settings.read

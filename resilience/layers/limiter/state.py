@@ -136,7 +136,7 @@ class LimiterState:
                 spent = bucket - full
                 if spent <= room:
                     self.admitted += 1
-                    if units is None or units:  # a look leaves the bucket as it is: late calls read it by the clock of their own settings
+                    if units is None or units:  # a look leaves it as it is: late calls read it by the clock of their own settings
                         part[key] = (full if spent < 0 else bucket) + taken
                     return 0
                 self._refused += 1  # refusing must not be dearer than admitting

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter
+from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter, tracing
 from resilience.integrations.wsgi import ResilienceMiddleware
 from resilience.integrations.wsgi.request import RequestCall, environ_key, own_path
 from resilience.testing import ManualClock, nothing_leaks
@@ -172,3 +172,13 @@ def test_any_request_is_passed_on_or_refused_in_good_form(requests: list[tuple[d
                 assert talk.content == b"" if environ["REQUEST_METHOD"] == "HEAD" else json.loads(talk.content)
             if talk.status != 504:
                 assert http_sf.parse((talk.header("ratelimit") or "").encode(), tltype="list")
+
+
+def test_where_nobody_can_say_whether_to_record_it_the_request_fails_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(pipeline: str, call: object) -> None:
+        raise LookupError("a propagator of the user's")
+
+    monkeypatch.setattr(tracing, "begin", begin)
+    app = limited("client_address")
+    with pytest.raises(LookupError, match="a propagator"):
+        Conversation(app).run()
