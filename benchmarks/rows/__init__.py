@@ -42,7 +42,7 @@ GROUPS: Final = {
             processes=1,
             in_smoke=False,
         ),
-        Group("bucket", "One decision of a rate limiter", ("limits", "throttled-py", "pyrate-limiter", "aiolimiter")),
+        Group("bucket", "One decision of a rate limiter", ("limits", "throttled-py", "pyrate-limiter", "aiolimiter"), processes=5),
         Group(
             "breaker",
             "A call through a circuit breaker",
@@ -52,9 +52,11 @@ GROUPS: Final = {
         Group(
             "calls", "A call that goes out, through four layers", ("limits", "circuitbreaker", "backoff", "aiobreaker", "tenacity")
         ),
-        Group("spans", "With OpenTelemetry's SDK: not sampled, and sampled"),
+        Group("spans", "With OpenTelemetry's SDK: not sampled, and sampled", processes=5),
         Group("refusals", "A refused ASGI request, with its answer", ("slowapi", "starlette")),
-        Group("contention", "Threads on one bucket and on one breaker, by the clock on the wall", ("limits", "pybreaker")),
+        Group(
+            "contention", "Threads on one bucket and on one breaker, by the clock on the wall", ("limits", "pybreaker"), processes=5
+        ),
         Group("growth", "An ASGI request with more routes, clients and policies"),
         Group(
             "servers", "Over real servers: processor time of the server for a request", ("uvicorn", "gunicorn", "grpcio"), 1, False
