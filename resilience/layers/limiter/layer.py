@@ -102,12 +102,14 @@ class RateLimiter:
         self.clock = clock
         self.settings = settings
         self.state = state
-        self._draw = state.draw
         self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
         is_usual = cost is None and 0 < settings.cost <= settings.capacity and settings.max_wait_s == 0
         self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
+        self._usual = (
+            (self.key_of, state.draw, settings) if is_usual else None
+        )  # looked up once: each call would ask all of it again
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -119,15 +121,14 @@ class RateLimiter:
         return self._max_wait_us > 0 and not self.settings.shadow
 
     def admit(self, call: Call) -> Wait | None:
-        cost = self.usual_cost
-        if cost is None or call.cost is not None:
+        usual = self._usual
+        if usual is None or call.cost is not None:
             return self._admit(call)
-        key_of = self.key_of
+        key_of, draw, settings = usual
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        draw = self._draw  # called so, since CPython looks up longer what is called as a method
-        short_us = draw(key, None, call.now_us, self.settings)
+        short_us = draw(key, None, call.now_us, settings)
         if short_us:
-            self.refuse(call, key, cost, -short_us)
+            self.refuse(call, key, settings.cost, -short_us)
         return None
 
     def _admit(self, call: Call) -> Wait | None:

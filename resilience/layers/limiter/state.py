@@ -21,12 +21,12 @@ _EARLIER_KEPT: Final = 16
 _STRAGGLE_US: Final = 500_000
 """A call may find its pipeline just before a change of settings and read the clock just after it."""
 _SHORTEST_WAIT_US: Final = 1
-Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int, int | None, int, int, list[dict[Hashable, int]], int]
-"""What the arithmetic of a bucket goes by while nothing moves: the settings, how long that is, and from when on; since when the
-clock counts, what stands for a full bucket then, and its pace where that is a whole number; what a call takes that has no cost of
-its own, and how much may be spent at most where it is to be had; the table's shards."""
+Steady = tuple[RateLimiterSettings | None, Stretch, int, int, int | None, int, int, list[dict[Hashable, int]], int]
+"""What the arithmetic of a bucket goes by while nothing moves: the settings, how long that is, and from when on; what stands for a
+full bucket at instant 0, and what each microsecond adds, where that is a whole number: else None, and at the token clock's own
+instant; what a call takes that has no cost of its own, and how much may be spent at most where it is to be had; the shards."""
 _FOR_EVER: Final = Stretch(NEVER_US)
-_BARRED: Final[Steady] = (None, _FOR_EVER, 0, 0, 0, 0, 0, 0, [], 0)
+_BARRED: Final[Steady] = (None, _FOR_EVER, 0, 0, 0, 0, 0, [], 0)
 
 
 class LimiterState:
@@ -89,8 +89,7 @@ class LimiterState:
             self.settings,
             stretch,
             tokens.full_from_us,
-            tokens.since_us,
-            tokens.reading - tokens.capacity,
+            tokens.reading - tokens.capacity - tokens.since_us * tokens.whole_per_us,
             tokens.whole_per_us or None,
             usual_units,
             tokens.capacity - usual_units,
@@ -120,14 +119,14 @@ class LimiterState:
         """
         hashed = 0 if key is None else hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
-        own, stretch, from_us, since_us, full, pace, taken, room, young, mask = self.steady
+        own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part = young[hashed & mask]
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
-                    full += (now_us - since_us) * pace
+                    full += now_us * pace
                 else:
-                    full += (now_us - since_us) * self.tokens.numerator // self.tokens.denominator
+                    full += (now_us - self.tokens.since_us) * self.tokens.numerator // self.tokens.denominator
                 bucket = part[key]
                 if units is not None:
                     taken, room = units, self.tokens.capacity - units
@@ -143,7 +142,7 @@ class LimiterState:
                 if pace is not None:
                     return (room - spent) // pace
                 tokens = self.tokens
-                return (tokens.reading - bucket - taken) * tokens.denominator // tokens.numerator + now_us - since_us
+                return (tokens.reading - bucket - taken) * tokens.denominator // tokens.numerator + now_us - tokens.since_us
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
@@ -158,14 +157,14 @@ class LimiterState:
         """
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: what is usual of it.
-        own, stretch, from_us, since_us, full, pace, taken, room, young, mask = self.steady
+        own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
-                    full += (now_us - since_us) * pace
+                    full += now_us * pace
                 else:
-                    full += (now_us - since_us) * tokens.numerator // tokens.denominator
+                    full += (now_us - tokens.since_us) * tokens.numerator // tokens.denominator
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
@@ -346,14 +345,14 @@ class LimiterState:
         """
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: `_level` written out.
-        own, stretch, from_us, since_us, full, pace, _, _, young, mask = self.steady
+        own, stretch, from_us, full, pace, _, _, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
-                    full += (now_us - since_us) * pace
+                    full += now_us * pace
                 else:
-                    full += (now_us - since_us) * tokens.numerator // tokens.denominator
+                    full += (now_us - tokens.since_us) * tokens.numerator // tokens.denominator
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
