@@ -33,7 +33,7 @@ GROUPS: Final = {
             "Four layers on an ASGI request, in process, not sampled",
             ("starlette", "slowapi", "limits", "circuitbreaker", "backoff", "aiobreaker", "tenacity"),
         ),
-        Group("wsgi", "Four layers on a WSGI request, in process, not sampled", ("flask", "flask-limiter", "limits"), processes=9),
+        Group("wsgi", "Four layers on a WSGI request, in process, not sampled", ("flask", "flask-limiter", "limits"), processes=25),
         Group("grpc", "Four layers on a gRPC call, in process, not sampled", ("grpcio",)),
         Group(
             "grpc_loopback",
@@ -55,7 +55,7 @@ GROUPS: Final = {
         Group("spans", "With OpenTelemetry's SDK: not sampled, and sampled", processes=5),
         Group("refusals", "A refused ASGI request, with its answer", ("slowapi", "starlette")),
         Group(
-            "contention", "Threads on one bucket and on one breaker, by the clock on the wall", ("limits", "pybreaker"), processes=5
+            "contention", "Threads on one bucket and on one breaker, by the clock on the wall", ("limits", "pybreaker"), processes=9
         ),
         Group("growth", "An ASGI request with more routes, clients and policies"),
         Group(

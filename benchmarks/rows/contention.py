@@ -108,7 +108,7 @@ def by_threads(make: Make, threads: int, clock: Callable[[], float] = time.perf_
 
 
 def run(size: Size) -> Table:
-    longer = Size(3, 0.05, is_smoke=True) if size.is_smoke else Size(11, 0.1)
+    longer = Size(3, 0.05, is_smoke=True) if size.is_smoke else Size(7, 0.1)
     makers = {name: make for name, make in MAKERS.items() if name in IN_SMOKE or not size.is_smoke}
     by_wall = [
         Subject(f"{name}, {count} threads", partial(by_threads, make, count)) for name, make in makers.items() for count in THREADS

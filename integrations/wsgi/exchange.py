@@ -113,6 +113,8 @@ class HttpExchange(Ending):
             self.end_span()
             raise
         body: Iterable[bytes] | None = None
+        whole: Iterable[bytes] | None
+        parts: Iterator[bytes] | None
         try:
             mark = set_current(self)
             try:
@@ -120,8 +122,7 @@ class HttpExchange(Ending):
                     body = app(environ, self.start_response)
                 else:
                     body = self.as_recorded(partial(app, environ, self.start_response))
-                whole: Iterable[bytes] | None = None
-                parts: Iterator[bytes] | None = None
+                whole = parts = None
                 if type(body) in _HANDED_OVER_AT_ONCE or ("wsgi.file_wrapper" in environ and is_file(body, environ)):
                     whole = body  # the server may look at its length, or send the file by itself
                 elif (headers := self._headers) is not None and (self._particulars is None or not self._has_given_head()):
