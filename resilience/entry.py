@@ -64,8 +64,8 @@ class Entrance:
                 (None,) * 4
                 if limiter is None
                 else (
-                    limiter.usual_cost,
-                    limiter.goes_by_peer and limiter.usual_cost is not None,
+                    limiter.is_usual,
+                    limiter.goes_by_peer and limiter.is_usual,
                     limiter.state.draw,
                     limiter.settings,
                 )
@@ -98,7 +98,7 @@ class Entrance:
         way = self._way
         if way is None:
             return self._enter(call)
-        is_by_system_clock, default_us, deadlines, cost, goes_by_peer, draw, limits, machine, settler = way
+        is_by_system_clock, default_us, deadlines, is_usual, goes_by_peer, draw, limits, machine, settler = way
         # `begin`, and `SystemClock.now_us`, written out.
         call.now_us = now_us = clocks.monotonic_ns() // NS_PER_US if is_by_system_clock else self.clock.now_us()
         call.pipeline = self  # type: ignore[assignment]  # what else a call wants to know of it, a pipeline has
@@ -117,21 +117,21 @@ class Entrance:
             key: str | None
             if goes_by_peer and peer is not None:
                 key = known_key(peer) or address_key(peer)
-                short_us = draw(key, None, now_us, limits)
-            elif cost is not None and call.key is None and call.cost is None:
+                short = draw(key, None, now_us, limits)
+            elif is_usual and call.key is None and call.cost is None:
                 key_of = self._key_of
                 if goes_by_peer:
                     peer = call.peer()
                     key = known_key(peer) or address_key(peer)
                 else:
                     key = None if key_of is None else key_of(call)
-                short_us = draw(key, None, now_us, limits)
+                short = draw(key, None, now_us, limits)
             else:
-                key, short_us = None, 0
+                key, short = None, 0
                 if self._limiter is not None:
                     self._limiter.admit(call)
-            if short_us and self._limiter is not None:
-                self._limiter.refuse(call, key, cost, -short_us)
+            if short and self._limiter is not None:
+                self._limiter.refuse_short(call, key, short)
             ticket = None if machine is None or call.parent is not None else machine.closed_ticket
             if ticket is None and self._breaker is not None:
                 ticket = self._breaker.admit(call)

@@ -132,8 +132,7 @@ class UsualRecordedWay(RecordedWay):
                 else:
                     began_ns = self._pass(deadline, deadline, call, leaves, began_ns)
             if limiter is not None:
-                cost = limiter.usual_cost
-                if cost is not None and call.cost is None:
+                if limiter.is_usual and call.cost is None:
                     key: str | None
                     if call.key is not None:
                         key = None if limiter.key_of is None else bounded(call.key)
@@ -143,10 +142,10 @@ class UsualRecordedWay(RecordedWay):
                     else:
                         key = None if limiter.key_of is None else limiter.key_of(call)
                     state, settings = limiter.state, limiter.settings
-                    short_us, tokens, left = state.draw_telling(key, None, now_us, settings)
+                    short, tokens, left = state.draw_telling(key, None, now_us, settings)
                     told = self._limiter_told.copy()
-                    if short_us:
-                        limiter.refuse(call, key, cost, -short_us)
+                    if short:
+                        limiter.refuse_short(call, key, short)
                         told[_DECISION] = call.decision.value
                         tokens, left = state.standing(key, now_us, settings)
                     if tokens.factor_ppb != PPB:

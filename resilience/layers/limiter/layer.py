@@ -105,11 +105,9 @@ class RateLimiter:
         self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
-        is_usual = cost is None and 0 < settings.cost <= settings.capacity and settings.max_wait_s == 0
-        self.usual_cost = int(settings.cost) if is_usual else None  # of a call that has none of its own: to take it is all there is
-        self._usual = (
-            (self.key_of, state.draw, settings) if is_usual else None
-        )  # looked up once: each call would ask all of it again
+        # Whether a call that has no cost of its own has only to take what the settings say; and what it asks, looked up once.
+        self.is_usual = cost is None and 0 < settings.cost <= settings.capacity and settings.max_wait_s == 0
+        self._usual = (self.key_of, state.draw, settings) if self.is_usual else None
         self._max_wait_us = to_us(settings.max_wait_s)
         self._burst = settings.capacity
         enrol(self)
@@ -126,9 +124,9 @@ class RateLimiter:
             return self._admit(call)
         key_of, draw, settings = usual
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        short_us = draw(key, None, call.now_us, settings)
-        if short_us:
-            self.refuse(call, key, settings.cost, -short_us)
+        short = draw(key, None, call.now_us, settings)
+        if short:
+            self.refuse_short(call, key, short)
         return None
 
     def _admit(self, call: Call) -> Wait | None:
@@ -179,14 +177,17 @@ class RateLimiter:
             return None
         return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
+    def refuse_short(self, call: Call, key: str | None, short: int) -> None:
+        """Refuse a usual call, of whose tokens `LimiterState.draw` was so short."""
+        cost = int(self.settings.cost)
+        self.refuse(call, key, cost, self.state.wait_for(cost, short, call.now_us))
+
     def refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
-        """Refuse a call that would have to wait for so long by the arithmetic; None: for ever. In the shadow it passes."""
+        """Refuse a call that would have to wait for so long; None: for ever. In the shadow it passes."""
         state, settings = self.state, self.settings
         if wait_us is None:
             with state.lock:
                 state.count_refusal(settings)
-        else:
-            wait_us = state.wait_for(cost, wait_us)
         if settings.shadow:
             call.decision = Decision.WOULD_REJECT
             return

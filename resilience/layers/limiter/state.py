@@ -103,19 +103,22 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        short_us = self.draw(key, cost * TOKEN, now_us, settings or self.settings)
-        return self.wait_for(cost, -short_us) if short_us else 0
+        short = self.draw(key, cost * TOKEN, now_us, settings or self.settings)
+        return self.wait_for(cost, short, now_us) if short else 0
 
-    def wait_for(self, cost: int, wait_us: int) -> int:
-        """The wait that the arithmetic says. What no bucket of the present size can hold is not waited for."""
-        return wait_us if cost * TOKEN <= self.tokens.capacity else NEVER_US
+    def wait_for(self, cost: int, short: int, now_us: int) -> int:
+        """The microseconds until so many units more have come as `draw` was short of. What no bucket can hold is not waited for."""
+        if cost * TOKEN > self.tokens.capacity:
+            return NEVER_US
+        return max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(self.tokens.read(now_us) - short, now_us))
 
     def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
     ) -> int:
         """The same in units of a token; None: what a call of these settings takes, where that is not 0.
 
-        What is refused is below 0, by the microseconds to wait: see `wait_for`.
+        Returns 0 where they were there. Else nothing was taken: below 0, so many units are missing; above 0, only the clock that a
+        late call goes by is short of them. See `wait_for`.
         """
         hashed = 0 if key is None else hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
@@ -130,23 +133,22 @@ class LimiterState:
                 bucket = part[key]
                 if units is not None:
                     taken, room = units, self.tokens.capacity - units
-                    if bucket < full:  # that would be less than no room
+                    if room < 0 and bucket < full:
                         bucket = full
-                spent = bucket - full
-                if spent <= room:
-                    self.admitted += 1
-                    if units is None or units:  # a look leaves it as it is: late calls read it by the clock of their own settings
-                        part[key] = (full if spent < 0 else bucket) + taken
-                    return 0
-                self._refused += 1  # refusing must not be dearer than admitting
-                if pace is not None:
-                    return (room - spent) // pace
-                tokens = self.tokens
-                return (tokens.reading - bucket - taken) * tokens.denominator // tokens.numerator + now_us - tokens.since_us
+                if bucket < full:
+                    bucket = full
+                elif (spent := bucket - full) > room:
+                    self._refused += 1
+                    return room - spent  # and no more, since refusing must not be dearer than admitting
+                self.admitted += 1
+                if units is None or units:  # a look leaves it as it is: late calls read it by the clock of their own settings
+                    part[key] = bucket + taken
+                return 0
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
-            return -self._reserve(key, int(settings.cost) if units is None else units // TOKEN, now_us, 0, settings)[0]
+            wait_us, due = self._reserve(key, int(settings.cost) if units is None else units // TOKEN, now_us, 0, settings)
+            return (self.tokens.read(now_us) - due or 1) if wait_us else 0
 
     def draw_telling(
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
@@ -179,8 +181,8 @@ class LimiterState:
         # So far.
         if left >= 0:
             return 0, tokens, left
-        short_us = self.draw(key, units, now_us, settings)
-        return (short_us, tokens, 0) if short_us else (0, *self.standing(key, now_us, settings))
+        short = self.draw(key, units, now_us, settings)
+        return (short, tokens, 0) if short else (0, *self.standing(key, now_us, settings))
 
     def reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
@@ -204,7 +206,7 @@ class LimiterState:
         due = self.table.get(key, full) + cost * TOKEN
         own_level = self._level(own, key, now_us)
         is_there = due <= reading and cost * TOKEN <= own_level
-        wait_us = 0 if is_there else self._wait_us(due, cost, now_us)
+        wait_us = 0 if is_there else self.wait_for(cost, reading - due, now_us)
         if wait_us > patience_us:
             self.count_refusal(settings)
             return wait_us, due
@@ -247,9 +249,6 @@ class LimiterState:
         """How many calls were refused."""
         # Without `would_reject`: others refuse until that is asked, and in the shadow this would be below 0.
         return (self._told_apart if self.settings.shadow else self._refused) - self._passed_in_shadow
-
-    def _wait_us(self, due: int, cost: int, now_us: int) -> int:
-        return self.wait_for(cost, max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(due, now_us)))
 
     def clock_of(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The token clock of a call that began at `now_us` under `settings`: that of then, as it stood when it ended."""
