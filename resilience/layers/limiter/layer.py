@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from resilience.call import Call, Decision, Outcome
 from resilience.clock import SYSTEM_CLOCK, US_PER_S, Clock, to_us
 from resilience.errors import Quota, RateLimited
-from resilience.health import NEVER_US, HealthSignal
+from resilience.health import NEVER_US, PPB, HealthSignal
 from resilience.layers.base import Wait
 from resilience.layers.keys import KeyFunction, bounded, key_function
 from resilience.layers.limiter.settings import RateLimiterSettings
@@ -191,24 +191,22 @@ class RateLimiter:
         if settings.shadow:
             call.decision = Decision.WOULD_REJECT
             return
-        cut = wait_us is not None and state.is_cut
-        tokens = state.told_by(settings, wait_us, call.now_us)
+        now_us = call.now_us
+        tokens = state.told_by(settings, wait_us, now_us)
+        cut = wait_us is not None and state.tokens.factor_ppb < PPB
         raise RateLimited(
             policy=self.name,
             reason="cut" if cut else "quota",
-            retry_after_s=self._retry_after_s(wait_us, cut=cut),
-            quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, call.now_us, tokens),
+            retry_after_s=self._next_step_s(cut=cut) if wait_us is None or wait_us >= NEVER_US else wait_us / US_PER_S,
+            quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, now_us, tokens),
             rate_per_s=tokens.rate_per_s,
             status=settings.status if cut else 429,
         )
 
-    def _retry_after_s(self, wait_us: int | None, *, cut: bool) -> float | None:
-        if wait_us is None:
-            return None
-        if wait_us == NEVER_US:  # fits a full bucket, but not one of the size that health leaves it
-            health = self.state.health
-            return health.settings.every_s if cut and health is not None else None
-        return wait_us / US_PER_S
+    def _next_step_s(self, *, cut: bool) -> float | None:
+        """When it may be worth a try where the bucket cannot hold so many: a cut may end by then."""
+        health = self.state.health
+        return health.settings.every_s if cut and health is not None else None
 
     def settle(self, token: Any, outcome: Outcome, call: Call, now_us: int) -> None:
         """A limiter keeps nothing to settle: what a later layer refuses gets no tokens back."""

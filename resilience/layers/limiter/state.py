@@ -11,7 +11,7 @@ from typing import Final
 
 from resilience.clock import US_PER_S
 from resilience.errors import Quota
-from resilience.health import NEVER_US, PPB, HealthSignal, Stretch
+from resilience.health import NEVER_US, HealthSignal, Stretch
 from resilience.layers.limiter.settings import RateLimiterSettings
 from resilience.layers.limiter.table import BucketTable
 from resilience.layers.limiter.tokens import TOKEN, TokenClock
@@ -108,9 +108,13 @@ class LimiterState:
 
     def wait_for(self, cost: int, short: int, now_us: int) -> int:
         """The microseconds until so many units more have come as `draw` was short of. What no bucket can hold is not waited for."""
-        if cost * TOKEN > self.tokens.capacity:
+        tokens = self.tokens
+        if cost * TOKEN > tokens.capacity:
             return NEVER_US
-        return max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(self.tokens.read(now_us) - short, now_us))
+        pace = tokens.whole_per_us
+        if short < 0 and pace and now_us >= tokens.since_us:
+            return -(short // pace)  # what the last line says, for a third of its price
+        return max(_SHORTEST_WAIT_US, tokens.wait_until_us(tokens.read(now_us) - short, now_us))
 
     def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
@@ -265,7 +269,10 @@ class LimiterState:
 
         Where the present clock has the tokens already, `wait_us` is the shortest wait there is.
         """
-        tokens, present = self.clock_of(settings, now_us), self.tokens
+        present = self.tokens
+        if not self._earlier:
+            return present
+        tokens = self.clock_of(settings, now_us)
         return present if present.capacity < tokens.capacity and wait_us != _SHORTEST_WAIT_US else tokens
 
     def give_back(self, key: Hashable | None, cost: int, due: int, now_us: int) -> None:
@@ -363,8 +370,3 @@ class LimiterState:
         self.sync(now_us)
         tokens = self.clock_of(settings, now_us)
         return tokens, self.quota("", key, 0, now_us, tokens).remaining
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether health takes a part of the rate."""
-        return self.tokens.factor_ppb < PPB
