@@ -351,7 +351,7 @@ class LimiterState:
         """
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: `_level` written out.
-        own, stretch, from_us, full, pace, _, _, young, mask = self.steady
+        own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
         if own is settings and now_us >= from_us and now_us < stretch.until_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
@@ -362,8 +362,8 @@ class LimiterState:
                 bucket = part[key]
                 if bucket < full:
                     bucket = full
-                spent = bucket - full
-                left = (tokens.capacity - spent) // TOKEN if spent < tokens.capacity else 0
+                left = room + taken - (bucket - full)
+                left = left // TOKEN if left > 0 else 0
         # So far.
         if left >= 0:
             return tokens, left
