@@ -117,7 +117,7 @@ class Entrance:
             key: str | None
             if goes_by_peer and peer is not None:
                 key = known_key(peer) or address_key(peer)
-                short = draw(key, None, now_us, limits)
+                short_us = draw(key, None, now_us, limits)
             elif is_usual and call.key is None and call.cost is None:
                 key_of = self._key_of
                 if goes_by_peer:
@@ -125,13 +125,13 @@ class Entrance:
                     key = known_key(peer) or address_key(peer)
                 else:
                     key = None if key_of is None else key_of(call)
-                short = draw(key, None, now_us, limits)
+                short_us = draw(key, None, now_us, limits)
             else:
-                key, short = None, 0
+                key, short_us = None, 0
                 if self._limiter is not None:
                     self._limiter.admit(call)
-            if short and self._limiter is not None:
-                self._limiter.refuse_short(call, key, short)
+            if short_us and self._limiter is not None:
+                self._limiter.refuse(call, key, self._limiter.usual_cost, -short_us)
             ticket = None if machine is None or call.parent is not None else machine.closed_ticket
             if ticket is None and self._breaker is not None:
                 ticket = self._breaker.admit(call)

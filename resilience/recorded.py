@@ -142,10 +142,10 @@ class UsualRecordedWay(RecordedWay):
                     else:
                         key = None if limiter.key_of is None else limiter.key_of(call)
                     state, settings = limiter.state, limiter.settings
-                    short, tokens, left = state.draw_telling(key, None, now_us, settings)
+                    short_us, tokens, left = state.draw_telling(key, None, now_us, settings)
                     told = self._limiter_told.copy()
-                    if short:
-                        limiter.refuse_short(call, key, short)
+                    if short_us:
+                        limiter.refuse(call, key, limiter.usual_cost, -short_us)
                         told[_DECISION] = call.decision.value
                         tokens, left = state.standing(key, now_us, settings)
                     if tokens.factor_ppb != PPB:

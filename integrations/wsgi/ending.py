@@ -48,7 +48,7 @@ class Ending(RequestCall, SoleCall):
     _guarded: Guarded
     _status_line: str  # where there are headers
     _headers: Headers | None
-    _particulars: Particulars | None  # None: only its head and `error` can say how it ended
+    _particulars: Particulars | None  # None: only its head can say how it ended
 
     @property
     def answers(self) -> Answers:

@@ -105,7 +105,8 @@ class RateLimiter:
         self.key_of = None if key is None else key_function(key, settings.trusted_proxies)
         self.goes_by_peer = key == "client_address" and not settings.trusted_proxies
         self._cost_of = cost
-        # Whether a call that has no cost of its own has only to take what the settings say; and what it asks, looked up once.
+        self.usual_cost = int(settings.cost)
+        # Whether a call that has no cost of its own has only to take that; and what it asks, looked up once.
         self.is_usual = cost is None and 0 < settings.cost <= settings.capacity and settings.max_wait_s == 0
         self._usual = (self.key_of, state.draw, settings) if self.is_usual else None
         self._max_wait_us = to_us(settings.max_wait_s)
@@ -124,9 +125,9 @@ class RateLimiter:
             return self._admit(call)
         key_of, draw, settings = usual
         key = None if key_of is None else key_of(call) if call.key is None else bounded(call.key)
-        short = draw(key, None, call.now_us, settings)
-        if short:
-            self.refuse_short(call, key, short)
+        short_us = draw(key, None, call.now_us, settings)
+        if short_us:
+            self.refuse(call, key, self.usual_cost, -short_us)
         return None
 
     def _admit(self, call: Call) -> Wait | None:
@@ -177,13 +178,8 @@ class RateLimiter:
             return None
         return Wait(wait_us / US_PER_S, lambda: self.state.give_back(key, cost, due, self.clock.now_us()))
 
-    def refuse_short(self, call: Call, key: str | None, short: int) -> None:
-        """Refuse a usual call, of whose tokens `LimiterState.draw` was so short."""
-        cost = int(self.settings.cost)
-        self.refuse(call, key, cost, self.state.wait_for(cost, short, call.now_us))
-
     def refuse(self, call: Call, key: str | None, cost: int, wait_us: int | None) -> None:
-        """Refuse a call that would have to wait for so long; None: for ever. In the shadow it passes."""
+        """Refuse a call that would have to wait for so long by the arithmetic; None: for ever. In the shadow it passes."""
         state, settings = self.state, self.settings
         if wait_us is None:
             with state.lock:
@@ -192,12 +188,14 @@ class RateLimiter:
             call.decision = Decision.WOULD_REJECT
             return
         now_us = call.now_us
+        if wait_us is not None:
+            wait_us = state.wait_for(cost, wait_us)
         tokens = state.told_by(settings, wait_us, now_us)
         cut = wait_us is not None and state.tokens.factor_ppb < PPB
         raise RateLimited(
             policy=self.name,
             reason="cut" if cut else "quota",
-            retry_after_s=self._next_step_s(cut=cut) if wait_us is None or wait_us >= NEVER_US else wait_us / US_PER_S,
+            retry_after_s=self._next_step_s(cut=cut) if wait_us is None or wait_us == NEVER_US else wait_us / US_PER_S,
             quota=None if settings.fields == "never" else partial(state.quota, self.name, key, cost, now_us, tokens),
             rate_per_s=tokens.rate_per_s,
             status=settings.status if cut else 429,

@@ -76,7 +76,7 @@ class LimiterState:
     def unbar(self) -> None:
         """Work out what `draw` goes by until something moves, if nothing has moved by now that the token clock has not followed.
 
-        Where a cut has left less than a usual call takes, all go the long way.
+        Where a cut has left less than a usual call takes, all go the long way: a step takes for granted that a full bucket has it.
         """
         tokens, table, health = self.tokens, self.table, self.health
         stretch = _FOR_EVER if health is None else health.stretch
@@ -103,47 +103,43 @@ class LimiterState:
         Returns the microseconds until they are there: 0 is admitted; else nothing was taken. `NEVER_US`: a bucket of the size that
         health leaves it cannot hold so many.
         """
-        short = self.draw(key, cost * TOKEN, now_us, settings or self.settings)
-        return self.wait_for(cost, short, now_us) if short else 0
+        short_us = self.draw(key, cost * TOKEN, now_us, settings or self.settings)
+        return self.wait_for(cost, -short_us) if short_us else 0
 
-    def wait_for(self, cost: int, short: int, now_us: int) -> int:
-        """The microseconds until so many units more have come as `draw` was short of. What no bucket can hold is not waited for."""
-        tokens = self.tokens
-        if cost * TOKEN > tokens.capacity:
-            return NEVER_US
-        pace = tokens.whole_per_us
-        if short < 0 and pace and now_us >= tokens.since_us:
-            return -(short // pace)  # what the last line says, for a third of its price
-        return max(_SHORTEST_WAIT_US, tokens.wait_until_us(tokens.read(now_us) - short, now_us))
+    def wait_for(self, cost: int, wait_us: int) -> int:
+        """The wait that the arithmetic says. What no bucket of the present size can hold is not waited for."""
+        return wait_us if cost * TOKEN <= self.tokens.capacity else NEVER_US
 
     def draw(  # all of it written out: there is no hotter path
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
     ) -> int:
-        """The same in units of a token; None: what a call of these settings takes, where that is not 0.
+        """The same in units of a token; None: what a call of these settings takes, which must not be 0 then.
 
-        Returns 0 where they were there. Else nothing was taken: below 0, so many units are missing; above 0, only the clock that a
-        late call goes by is short of them. See `wait_for`.
+        What is refused is below 0, by the microseconds to wait: see `wait_for`.
         """
         hashed = 0 if key is None else hash(key)
         # One step from here on, as `sync` and `_reserve` do it in several: `tokens.read`, `tokens.full` and the table written out.
         own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
-        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+        if now_us < stretch.until_us and own is settings and now_us >= from_us:
             part = young[hashed & mask]
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
                     full += now_us * pace
                 else:
-                    full += (now_us - self.tokens.since_us) * self.tokens.numerator // self.tokens.denominator
+                    tokens = self.tokens
+                    full += (now_us - tokens.since_us) * tokens.numerator // tokens.denominator
                 bucket = part[key]
                 if units is not None:
                     taken, room = units, self.tokens.capacity - units
-                    if room < 0 and bucket < full:
+                    if room < 0 and bucket < full:  # no full bucket holds so many, whatever the next lines take for granted
                         bucket = full
                 if bucket < full:
                     bucket = full
                 elif (spent := bucket - full) > room:
-                    self._refused += 1
-                    return room - spent  # and no more, since refusing must not be dearer than admitting
+                    self._refused += 1  # refusing must not be dearer than admitting
+                    if pace is not None:
+                        return (room - spent) // pace
+                    return (tokens.reading - bucket - taken) * tokens.denominator // tokens.numerator + now_us - tokens.since_us
                 self.admitted += 1
                 if units is None or units:  # a look leaves it as it is: late calls read it by the clock of their own settings
                     part[key] = bucket + taken
@@ -151,8 +147,7 @@ class LimiterState:
         # So far.
         self.sync(now_us)
         with self.lock, self.changing:
-            wait_us, due = self._reserve(key, int(settings.cost) if units is None else units // TOKEN, now_us, 0, settings)
-            return (self.tokens.read(now_us) - due or 1) if wait_us else 0
+            return -self._reserve(key, int(settings.cost) if units is None else units // TOKEN, now_us, 0, settings)[0]
 
     def draw_telling(
         self, key: Hashable | None, units: int | None, now_us: int, settings: RateLimiterSettings
@@ -164,7 +159,7 @@ class LimiterState:
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: what is usual of it.
         own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
-        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+        if now_us < stretch.until_us and own is settings and now_us >= from_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
@@ -185,8 +180,8 @@ class LimiterState:
         # So far.
         if left >= 0:
             return 0, tokens, left
-        short = self.draw(key, units, now_us, settings)
-        return (short, tokens, 0) if short else (0, *self.standing(key, now_us, settings))
+        short_us = self.draw(key, units, now_us, settings)
+        return (short_us, tokens, 0) if short_us else (0, *self.standing(key, now_us, settings))
 
     def reserve(
         self, key: Hashable | None, cost: int, now_us: int, patience_us: int, settings: RateLimiterSettings
@@ -210,7 +205,7 @@ class LimiterState:
         due = self.table.get(key, full) + cost * TOKEN
         own_level = self._level(own, key, now_us)
         is_there = due <= reading and cost * TOKEN <= own_level
-        wait_us = 0 if is_there else self.wait_for(cost, reading - due, now_us)
+        wait_us = 0 if is_there else self._wait_us(due, cost, now_us)
         if wait_us > patience_us:
             self.count_refusal(settings)
             return wait_us, due
@@ -253,6 +248,9 @@ class LimiterState:
         """How many calls were refused."""
         # Without `would_reject`: others refuse until that is asked, and in the shadow this would be below 0.
         return (self._told_apart if self.settings.shadow else self._refused) - self._passed_in_shadow
+
+    def _wait_us(self, due: int, cost: int, now_us: int) -> int:
+        return self.wait_for(cost, max(_SHORTEST_WAIT_US, self.tokens.wait_until_us(due, now_us)))
 
     def clock_of(self, settings: RateLimiterSettings, now_us: int) -> TokenClock:
         """The token clock of a call that began at `now_us` under `settings`: that of then, as it stood when it ended."""
@@ -352,7 +350,7 @@ class LimiterState:
         hashed, left, tokens = 0 if key is None else hash(key), -1, self.tokens
         # One step from here on, as in `draw`: `_level` written out.
         own, stretch, from_us, full, pace, taken, room, young, mask = self.steady
-        if own is settings and now_us >= from_us and now_us < stretch.until_us:
+        if now_us < stretch.until_us and own is settings and now_us >= from_us:
             part, tokens = young[hashed & mask], self.tokens
             if key in part or key in (part := self.table.old[hashed & mask]):
                 if pace is not None:
