@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter, tracing
+from resilience import CircuitBreaker, Deadline, Pipeline, RateLimiter, current_call, tracing
 from resilience.integrations.wsgi import ResilienceMiddleware
 from resilience.integrations.wsgi.request import RequestCall, environ_key, own_path
 from resilience.testing import ManualClock, nothing_leaks
@@ -182,3 +182,23 @@ def test_where_nobody_can_say_whether_to_record_it_the_request_fails_with_that(m
     app = limited("client_address")
     with pytest.raises(LookupError, match="a propagator"):
         Conversation(app).run()
+
+
+@pytest.mark.parametrize(("headers", "attempts"), [([], [0, 0, 0]), ([("x-retry-attempt", "2")], [2, 2, 2])])
+def test_a_handler_knows_which_try_it_serves_and_so_do_its_calls(headers: list[tuple[str, str]], attempts: list[int]) -> None:
+    told: list[int] = []
+
+    def tell() -> None:
+        call = current_call()
+        told.append(-1 if call is None else call.attempt)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        tell()
+        Pipeline("stock", CircuitBreaker()).call(tell)
+        tell()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ok"]
+
+    guarded = ResilienceMiddleware(app, pipeline=Pipeline("api", Deadline(default_s=5.0)))
+    assert Conversation(guarded, headers=headers).run().status == 200
+    assert told == attempts
